@@ -33,7 +33,7 @@ class MadeKey(NamedTuple):
         return f"MadeKey({self.key!r}, ********)"
 
 
-class OwnKeys:
+class ApiKeyService:
     """The service. `clock` returns seconds since the epoch and must equal the store's clock."""
 
     def __init__(
@@ -61,7 +61,7 @@ class OwnKeys:
         """The caller's keys, newest first. Raises `forbidden` like account_holder."""
         return await self._keys.living(account_holder(claims, origin).id)
 
-    async def create(self, principal: Principal, claims: Claims, asked: KeyRequest, origin: ClientInfo) -> MadeKey:
+    async def create(self, principal: Principal, claims: Claims, request: KeyRequest, origin: ClientInfo) -> MadeKey:
         """Create a key, by default with all own roles of the caller and the maximum lifetime.
 
         Raises `invalid_fields` for roles that the caller lacks, `reauthentication_required`, `too_many_api_keys`,
@@ -69,16 +69,16 @@ class OwnKeys:
         """
         holder = account_holder(claims, origin)
         self.require_fresh(claims)
-        roles = _roles(principal, asked.roles)
+        roles = _roles(principal, request.roles)
         text = new_key()
         new = NewApiKey(
             id=secrets.token_urlsafe(16),
             user_id=principal.id,
             session_id=claims.session,
             digest=_digest(text),
-            name=asked.name,
+            name=request.name,
             roles=roles,
-            expires_at=self._expiry(asked.expires_in),
+            expires_at=self._expiry(request.expires_in),
         )
         made = await self._announcer.finish(self._keys.create(new, by=holder))
         if made is None:
@@ -107,10 +107,10 @@ def _digest(text: str) -> bytes:
     return digest
 
 
-def _roles(principal: Principal, asked: frozenset[str] | None) -> frozenset[str]:
-    if asked is None:
+def _roles(principal: Principal, requested: frozenset[str] | None) -> frozenset[str]:
+    if requested is None:
         return principal.own_roles
-    if not asked <= principal.roles:
+    if not requested <= principal.roles:
         known = ", ".join(sorted(principal.roles)) or "none"
         raise Refusal("invalid_fields", fields=[FieldError("roles", f"must be roles that you have yourself ({known})")])
-    return asked
+    return requested

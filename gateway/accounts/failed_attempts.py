@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Protocol
 
 from gateway.cache import TwoGenerationCache
 
-ROOM: Final = 65536  # Counts kept per process. A flood of invented names evicts the oldest ones.
+MAX_COUNTS: Final = 65536  # Counts kept per process. A flood of invented names evicts the oldest ones.
 
 
 class Allowance(NamedTuple):
@@ -88,8 +88,8 @@ class FailedAttempts:
     Times are in seconds, always from the same clock.
     """
 
-    def __init__(self, *, lifetime: float, room: int = ROOM) -> None:
-        self._kept: TwoGenerationCache[str, _Tally] = TwoGenerationCache(room, lifetime=lifetime)
+    def __init__(self, *, lifetime: float, max_counts: int = MAX_COUNTS) -> None:
+        self._kept: TwoGenerationCache[str, _Tally] = TwoGenerationCache(max_counts, lifetime=lifetime)
 
     def __len__(self) -> int:
         return len(self._kept)

@@ -122,14 +122,14 @@ class Lockout:
             return
         now = self._clock()
         reports = [self._failures.take_debt(counter, now) for counter in counters]
-        told = False
+        answered = False
         try:
             standings = await self._shared.report(reports)
-            told = True
+            answered = True
         except StorageUnavailable:
             return
         finally:
-            if not told:  # also on cancellation: counted failures stay counted
+            if not answered:  # also on cancellation: counted failures stay counted
                 for report in reports:
                     self._failures.give_back(report, now)
         now = self._clock()

@@ -30,8 +30,8 @@ T = TypeVar("T")
 class FairQueue(Generic[T]):
     """A queue for at most `room` jobs."""
 
-    def __init__(self, room: int) -> None:
-        self._room = room
+    def __init__(self, max_jobs: int) -> None:
+        self._max_jobs = max_jobs
         self._waiting = 0
         self._lines: dict[str, deque[T]] = {}  # in the order of their turns
 
@@ -42,7 +42,7 @@ class FairQueue(Generic[T]):
         """Add a job. If the queue is full, returns the evicted job, possibly this one."""
         self._lines.setdefault(caller, deque()).append(work)
         self._waiting += 1
-        if self._waiting <= self._room:
+        if self._waiting <= self._max_jobs:
             return None
         own = len(self._lines[caller])
         longest = max(self._lines, key=lambda each: len(self._lines[each]))
@@ -84,13 +84,13 @@ _NICE: Final = 5  # About a third of the event loop's scheduling weight when cor
 class _Job:
     """Work waiting for a thread. `check` runs before the work and can refuse it."""
 
-    __slots__ = ("asked", "began", "check", "outcome", "work")
+    __slots__ = ("began", "check", "outcome", "queued", "work")
 
     def __init__(self, work: Callable[[], Any], check: Check | None, outcome: "asyncio.Future[Any]") -> None:
         self.work = work
         self.check = check
         self.outcome = outcome
-        self.asked = self.began = monotonic()
+        self.queued = self.began = monotonic()
 
 
 class PasswordThreads:
@@ -137,7 +137,7 @@ class PasswordThreads:
     def _start(self, job: _Job) -> None:
         self._free -= 1
         job.began = monotonic()
-        self._waits.observe(job.began - job.asked)
+        self._waits.observe(job.began - job.queued)
         running = asyncio.get_running_loop().run_in_executor(self._executor, job.work)
         running.add_done_callback(partial(self._ended, job))
 

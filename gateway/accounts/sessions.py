@@ -16,7 +16,7 @@ from gateway.identity.user import ChangeFeed, Claims, ClientInfo
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 
 
-class OwnSessions:
+class SessionService:
     def __init__(self, sessions: SessionStore, feed: ChangeFeed) -> None:
         self._sessions = sessions
         self._announcer = ChangePublisher(feed)

@@ -68,7 +68,7 @@ class Access:
         return all(not clause.isdisjoint(caller.roles) for clause in self.clauses)
 
     @property
-    def is_nobody(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether no caller passes."""
         return not self.everybody and self.owner is None and frozenset() in self.clauses
 
@@ -81,14 +81,14 @@ class Access:
         by_roles = self._difference_by_roles(other)
         if self.everybody or other.everybody:
             return by_roles
-        told = {(each.roles, each.owner) for each in by_roles}
+        known = {(each.roles, each.owner) for each in by_roles}
         mine = [CallerKind(roles=roles) for roles in _minimal_sets(self.clauses)]
         mine += [] if self.owner is None else [CallerKind(owner=self.owner)]
         beyond = [
             replace(caller, **failed)
             for failed in _failed(self.conditions, other.conditions)
             for caller in mine
-            if (caller.roles, caller.owner) not in told
+            if (caller.roles, caller.owner) not in known
         ]
         return (*by_roles, *beyond)
 
@@ -117,7 +117,7 @@ class Access:
         return frozenset(min(mine - clause) for mine in self.clauses)
 
 
-NOBODY: Final = Access()
+NO_ACCESS: Final = Access()
 
 
 class AccessRules:
@@ -134,7 +134,7 @@ class AccessRules:
     def of(self, route: Route) -> Access:
         """The access of a route. Unserved routes, and routes that refuse every caller, admit none."""
         if not route.is_served or route.refusal is not None:
-            return NOBODY
+            return NO_ACCESS
         requirement = route.requirement
         owner = None if requirement.owner is None else dict(route.captures).get(requirement.owner)
         required = route.authentication == "required"

@@ -42,8 +42,8 @@ def _alike(node: Node, segments: Sequence[bytes], at: Segments) -> Iterator[Loca
         if node.place is not None:
             yield Located(None, at, False, node.place)
     else:
-        wanted = segments[len(at)].lower()
-        for literal in sorted(each for each in node.literals if each.lower() == wanted):
+        lowered = segments[len(at)].lower()
+        for literal in sorted(each for each in node.literals if each.lower() == lowered):
             yield from _alike(node.literals[literal], segments, (*at, literal))
         if node.parameter is not None:
             yield from _alike(node.parameter, segments, (*at, None))
@@ -99,13 +99,13 @@ class RouteCandidate(NamedTuple):
     lost: str
 
 
-def candidates(policy: Policy, asked: PolicyRequest, verdict: SimulationResult) -> tuple[RouteCandidate, ...]:
+def candidates(policy: Policy, request: PolicyRequest, verdict: SimulationResult) -> tuple[RouteCandidate, ...]:
     """The routes that match the path: the winner, then the others by preference, then routes of other hosts. If no
     route matches, the nearest ones. Empty if the path or the host was refused."""
     if verdict.target is None or (verdict.refusal is not None and verdict.refusal.code == "bad_host"):
         return ()
     segments = segments_of(verdict.target.path)
-    found = tuple(islice(_considered(policy, asked, verdict, segments), MOST))
+    found = tuple(islice(_considered(policy, request, verdict, segments), MOST))
     if found:
         return found
     tree = policy.tree(verdict.host)
@@ -119,12 +119,12 @@ def segments_of(path: CanonicalPath) -> tuple[bytes, ...]:
 
 
 def _considered(
-    policy: Policy, asked: PolicyRequest, verdict: SimulationResult, segments: Sequence[bytes]
+    policy: Policy, request: PolicyRequest, verdict: SimulationResult, segments: Sequence[bytes]
 ) -> Iterator[RouteCandidate]:
     own = list(places_for(policy.own_tree, segments))[:1]
     in_order = [*own, *places_for(policy.tree(verdict.host), segments)]
     for place in in_order[:1]:
-        yield from _of_the_place(place, _method_judged(asked, verdict), verdict)
+        yield from _of_the_place(place, _method_judged(request, verdict), verdict)
     for place in in_order[1:]:
         winner = verdict.route or next(in_order[0].routes)
         for route in _routes(place):
@@ -133,10 +133,10 @@ def _considered(
     yield from _shadows(policy, segments)
 
 
-def _method_judged(asked: PolicyRequest, verdict: SimulationResult) -> bytes:
+def _method_judged(request: PolicyRequest, verdict: SimulationResult) -> bytes:
     """The method that decided: the requested one for an answered preflight, OPTIONS for one that no rule answers."""
     is_answer = verdict.answered or (verdict.refusal is not None and verdict.refusal.code == "origin_not_allowed")
-    return asked.method if is_answer or not asked.preflight else b"OPTIONS"
+    return request.method if is_answer or not request.preflight else b"OPTIONS"
 
 
 def _routes(place: RouteGroup) -> list[Route]:

@@ -19,20 +19,20 @@ KIND_WORDS: Final = {
 _ABSENT: Final = {"max_body": "that of the server", "credentials": "all", "sign_in": "that of sessions"}
 
 
-def who_passes(route: Route | None, code: str = "") -> str:
+def callers_in_words(route: Route | None, code: str = "") -> str:
     """The callers that a route admits, for example `role admin or editor, or the user {id}`."""
     if route is None or not route.is_served:
         return "no caller (405)" if code == "method_not_allowed" else "no caller (404)"
     if route.refusal is not None:
         return f"no caller ({route.refusal})"
     requirement = route.requirement
-    asked = []
+    groups = []
     if requirement.any is not None:
-        asked.append(_listed(requirement.any, "or"))
+        groups.append(_listed(requirement.any, "or"))
     if requirement.all is not None:
-        asked.append(_listed(requirement.all, "and"))
+        groups.append(_listed(requirement.all, "and"))
     owner = f"the user {{{requirement.owner}}}" if requirement.owner is not None else ""
-    roles = " and ".join(asked)
+    roles = " and ".join(groups)
     conditions = conditions_in_words(route.conditions)
     behind = f" ({', '.join(conditions)})" if conditions else ""
     if roles or owner:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Final, Literal, NamedTuple
 
-from gateway.analysis.access import NOBODY, Access, AccessRules, CallerKind
+from gateway.analysis.access import NO_ACCESS, Access, AccessRules, CallerKind
 from gateway.analysis.describe import intersection_pattern, wording_of
 from gateway.analysis.regions import OTHER_METHODS, PolicyView, Region, RegionResult, differing_regions
 from gateway.policy.loader import Configuration
@@ -21,7 +21,7 @@ from gateway.settings.model import Settings
 
 Kind = Literal["requests", "websocket", "encoded slash"]
 
-_TOLD_OTHERWISE: Final = (
+_REPORTED_ELSEWHERE: Final = (
     *("routes", "roles", "upstreams", "places", "accounts.registration", "observability.metrics"),
     "server.hosts",
 )
@@ -120,15 +120,15 @@ class _Sided:
 
     def access(self, answer: RegionResult) -> Access:
         """The callers that pass."""
-        return NOBODY if answer.route is None else self._rules.of(answer.route)
+        return NO_ACCESS if answer.route is None else self._rules.of(answer.route)
 
     def of_kind(self, answer: RegionResult, kind: Kind) -> Access:
         """The callers that pass with one kind of request."""
         route = answer.route
         if route is None or (kind == "websocket" and not route.websocket):
-            return NOBODY
+            return NO_ACCESS
         if kind == "encoded slash" and not route.keeps_encoded_slash:
-            return NOBODY
+            return NO_ACCESS
         return self._rules.of(route)
 
     def semantics(self, route: Route) -> tuple[object, ...] | None:
@@ -139,7 +139,7 @@ class _Sided:
 
     def _made(self, route: Route) -> tuple[object, ...] | None:
         access = self._rules.of(route)
-        if access.is_nobody:
+        if access.is_empty:
             return None
         handled = [getattr(route.settings, name, None) for name in _SETTINGS]
         anonymous = route.authentication if access.everybody else "required"
@@ -161,17 +161,17 @@ class _Comparison:
     def differences(self) -> Iterator[Difference]:
         """Every difference, once."""
         old, new = self._old, self._new
-        told: set[object] = set()
+        reported: set[object] = set()
         for region in differing_regions(PolicyView(old.policy, old.semantics), PolicyView(new.policy, new.semantics)):
             methods, others = _methods(region)
             key = (region.host, region.old, region.new, methods, others)
-            if key not in told:
-                told.add(key)
+            if key not in reported:
+                reported.add(key)
                 yield self._difference(region, methods, others)
 
     def _difference(self, region: Region, methods: tuple[str, ...] | None, others: tuple[str, ...]) -> Difference:
         host = None if region.host is None else region.host.decode()
-        passes = not (self._old.access(region.old).is_nobody or self._new.access(region.new).is_nobody)
+        passes = not (self._old.access(region.old).is_empty or self._new.access(region.new).is_empty)
         return Difference(
             host=host if host is not None or not self._has_hosts else "*",
             path=intersection_pattern(region.old.at, region.new.at),
@@ -275,14 +275,14 @@ def _also(old: Configuration, new: Configuration) -> Iterator[str]:
     """The changed keys outside routes, roles and upstreams, for a human to review."""
     for section in fields(Settings):
         before, after = (getattr(each.settings, section.name) for each in (old, new))
-        if section.name in _TOLD_OTHERWISE or before == after:
+        if section.name in _REPORTED_ELSEWHERE or before == after:
             continue
         if before is None or after is None:
             yield section.name
             continue
         for key in fields(before):
             name = f"{section.name}.{key.name}"
-            if name not in _TOLD_OTHERWISE and getattr(before, key.name) != getattr(after, key.name):
+            if name not in _REPORTED_ELSEWHERE and getattr(before, key.name) != getattr(after, key.name):
                 yield name
     shadows = [[route.settings for route in each.policy.routes if route.shadow] for each in (old, new)]
     if shadows[0] != shadows[1]:

@@ -58,7 +58,7 @@ class Explanation(NamedTuple):
     the upstream, None if nothing is forwarded. `tried` is None if no shadow rule concerns the request. `proof` tells
     whether the request proves that it comes from an own page; None without a cookie."""
 
-    asked: PolicyRequest
+    request: PolicyRequest
     verdict: SimulationResult
     reason: str
     candidates: tuple[RouteCandidate, ...]
@@ -74,17 +74,17 @@ SIGNED_IN: Final = Person()
 
 
 def explain(
-    policy: Policy, roles: RoleHierarchy, asked: PolicyRequest, person: Person | None, shadows: Shadows | None = None
+    policy: Policy, roles: RoleHierarchy, request: PolicyRequest, person: Person | None, shadows: Shadows | None = None
 ) -> Explanation:
     """Decide a request of `person`, and explain the decision. `shadows` are the shadow rules of the policy."""
-    verdict = simulate(policy, asked, caller_of(roles, person))
-    return explained(policy, roles, asked, person, verdict, shadows)
+    verdict = simulate(policy, request, caller_of(roles, person))
+    return explained(policy, roles, request, person, verdict, shadows)
 
 
 def explained(
     policy: Policy,
     roles: RoleHierarchy,
-    asked: PolicyRequest,
+    request: PolicyRequest,
     person: Person | None,
     verdict: SimulationResult,
     shadows: Shadows | None = None,
@@ -92,30 +92,30 @@ def explained(
     """Explain a decision already made."""
     held = () if person is None else tuple(Held(*each) for each in sorted(roles.chains(person.own_roles).items()))
     return Explanation(
-        asked,
+        request,
         verdict,
         reason=_reason(verdict, person),
-        candidates=candidates(policy, asked, verdict),
+        candidates=candidates(policy, request, verdict),
         person=person,
         held=held,
         sent=_sent(verdict),
-        tried=None if shadows is None else _tried(shadows, asked, caller_of(roles, person)),
-        proof=_proof(policy, asked, person),
+        tried=None if shadows is None else _tried(shadows, request, caller_of(roles, person)),
+        proof=_proof(policy, request, person),
     )
 
 
-def _proof(policy: Policy, asked: PolicyRequest, person: Person | None) -> str | None:
+def _proof(policy: Policy, request: PolicyRequest, person: Person | None) -> str | None:
     if person is None or person.credential.kind != "session" or policy.browsers is None:
         return None
-    missing = policy.browsers.origins.missing_proof(asked.page_fields)
+    missing = policy.browsers.origins.missing_proof(request.page_fields)
     if missing:
         return f"none: {missing}"
-    listed = asked.origin is not None and policy.browsers.origins.lists(asked.origin)
+    listed = request.origin is not None and policy.browsers.origins.lists(request.origin)
     return "Origin is listed" if listed else "Sec-Fetch-Site is same-origin"
 
 
-def _tried(shadows: Shadows, asked: PolicyRequest, caller: Subject | None) -> Tried | None:
-    verdict = simulate(shadows.shadow_policy, asked, caller)
+def _tried(shadows: Shadows, request: PolicyRequest, caller: Subject | None) -> Tried | None:
+    verdict = simulate(shadows.shadow_policy, request, caller)
     rule = None
     if verdict.route is not None:
         rule = shadows.rule(verdict.route.name)

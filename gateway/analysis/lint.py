@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import quote
 
 from gateway.analysis.access import CREDENTIAL_KINDS, AccessRules
-from gateway.analysis.describe import conditions_in_words, who_passes
+from gateway.analysis.describe import callers_in_words, conditions_in_words
 from gateway.analysis.regions import ends_of, front_of, place_of_path
 from gateway.errors import Problem
 from gateway.policy.loader import Configuration
@@ -119,8 +119,8 @@ def _open_beside_restricted(configuration: Configuration) -> Iterator[Finding]:
     for route, restricted, path in open_beside_restricted(configuration):
         message = (
             f"takes {quoted(path)} to the upstream of route '{restricted.name}', which asks for "
-            f"{who_passes(restricted)}, while this one lets {who_passes(route)} through (another upstream, a narrower "
-            f"path, or an upstream that is exact about paths and {_allow('open-beside-restricted')})"
+            f"{callers_in_words(restricted)}, while this one lets {callers_in_words(route)} through (another upstream, "
+            f"a narrower path, or an upstream that is exact about paths and {_allow('open-beside-restricted')})"
         )
         yield f"{_key(route)}.path", "open-beside-restricted", message
 
@@ -133,28 +133,28 @@ def _unreachable(configuration: Configuration) -> Iterator[Finding]:
 
 def _roles(configuration: Configuration) -> Iterator[Finding]:
     settings = configuration.settings
-    asked = _asked_roles(configuration)
+    required = _required_roles(configuration)
     if settings.roles is None:
         given = _given_roles(settings)
-        for role, route in asked.items():
+        for role, route in required.items():
             if role not in given:
                 message = f"requires the role {quoted(role)}, which nothing grants (declare it under roles)"
                 yield f"{_key(route)}.roles", "undeclared-role", message
         return
     for role in settings.roles:
-        if not implied([role], settings.roles) & asked.keys() and role not in _given_roles(settings):
+        if not implied([role], settings.roles) & required.keys() and role not in _given_roles(settings):
             message = "is required by no rule, and implies no role that is (leave it out)"
             yield f"roles.{role}", "unused-role", message
 
 
-def _asked_roles(configuration: Configuration) -> dict[str, Route]:
+def _required_roles(configuration: Configuration) -> dict[str, Route]:
     """Each role named by a rule, with the first such rule."""
-    asked: dict[str, Route] = {}
+    required: dict[str, Route] = {}
     for route in configuration.policy.routes:
         requirement = route.requirement
         for role in sorted((requirement.any or frozenset()) | (requirement.all or frozenset())):
-            asked.setdefault(role, route)
-    return asked
+            required.setdefault(role, route)
+    return required
 
 
 def _given_roles(settings: Settings) -> set[str]:
@@ -237,10 +237,10 @@ def _registration(configuration: Configuration) -> Iterator[Finding]:
 
 def _admits_any_user(route: Route, roles: set[str]) -> bool:
     """Whether an account with these roles passes the route without being an owner."""
-    asked = route.requirement
-    if asked.names_roles:
-        return not roles.isdisjoint(asked.any or ()) or (asked.all is not None and asked.all <= roles)
-    return asked.owner is None
+    requirement = route.requirement
+    if requirement.names_roles:
+        return not roles.isdisjoint(requirement.any or ()) or (requirement.all is not None and requirement.all <= roles)
+    return requirement.owner is None
 
 
 def _own_paths(configuration: Configuration) -> Iterator[Finding]:

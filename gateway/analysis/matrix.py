@@ -18,7 +18,7 @@ from gateway.settings.model import Settings
 # yes: allowed. owner: only if the path contains the caller's own id. together: only in combination with other roles.
 Access = Literal["yes", "owner", "together", "no"]
 
-_SOMEBODY: Final = "user"
+_EXAMPLE_USER: Final = "user"
 
 
 class Cell(NamedTuple):
@@ -77,7 +77,7 @@ def _cell_by_roles(route: Route, roles: frozenset[str]) -> Cell:
     if _passes(route, roles, ()):
         return Cell("yes")
     owner = route.requirement.owner
-    is_for_owner = owner is not None and _passes(route, roles, ((owner, _SOMEBODY.encode()),))
+    is_for_owner = owner is not None and _passes(route, roles, ((owner, _EXAMPLE_USER.encode()),))
     needs, any_will_do = _missing(route.requirement, roles)
     if needs:
         return Cell("together", needs, any_will_do, is_for_owner)
@@ -86,7 +86,7 @@ def _cell_by_roles(route: Route, roles: frozenset[str]) -> Cell:
 
 def _passes(route: Route, roles: frozenset[str], captures: Captures) -> bool:
     # Routes without authentication decide as for an anonymous caller.
-    caller = None if route.authentication == "none" else Subject(_SOMEBODY, roles)
+    caller = None if route.authentication == "none" else Subject(_EXAMPLE_USER, roles)
     return authorize(route, captures, caller) is None
 
 

@@ -39,7 +39,7 @@ class Expectation:
     """One expected decision. `status` is the status of the refusal, `route` the name of the route; None matches any."""
 
     text: str
-    asked: PolicyRequest
+    request: PolicyRequest
     allowed: bool
     status: int | None = None
     route: str | None = None
@@ -67,13 +67,13 @@ class ExpectationKind(ScalarKind[Expectation]):
         line = _LINE.fullmatch(text)
         if line is None:
             raise self.unacceptable()
-        asked = parse_request_line(line[1], line[2])
+        request = parse_request_line(line[1], line[2])
         status, route = int(line[3]) if line[3] else None, (line[4] or "").strip() or None
         if "->" in text and status is None and route is None:
             raise self.unacceptable()
         if status is not None and (self.allowed or status not in _REFUSALS):
             raise self._no_such_status(status)
-        return Expectation(text=text, asked=asked, allowed=self.allowed, status=status, route=route)
+        return Expectation(text=text, request=request, allowed=self.allowed, status=status, route=route)
 
     def _no_such_status(self, status: int) -> InvalidValue:
         if self.allowed:
@@ -166,9 +166,9 @@ class PolicyTest:
     def request_of(self, expectation: Expectation) -> PolicyRequest:
         """The request of an expectation, with the fields that the caller's browser adds."""
         if self.as_ is None:
-            return expectation.asked
+            return expectation.request
         page, site = (None if each is None else each.encode() for each in (self.as_.origin, self.as_.fetch_site))
-        return expectation.asked._replace(origin=page, fetch_site=site)
+        return expectation.request._replace(origin=page, fetch_site=site)
 
     @property
     def expectations(self) -> tuple[Expectation, ...]:

@@ -145,16 +145,14 @@ class Replay:
         report = self.report
         report.lines += 1
         try:
-            told = self._parse(line.decode())
-            if "decision" in told:
+            entry = self._parse(line.decode())
+            if "decision" in entry:
                 report.others += 1
                 return
-            roles, code = tuple(told["roles"]), told["code"]
-            sign_in = told.get("credential", "token"), self._age(told.get("age", 0))
-            key = (
-                *(told["host"], told["method"], told["path"], told["route"], code, told["status"], told["user"], roles),
-                sign_in,
-            )
+            roles, code = tuple(entry["roles"]), entry["code"]
+            sign_in = entry.get("credential", "token"), self._age(entry.get("age", 0))
+            request = entry["host"], entry["method"], entry["path"], entry["route"]
+            key = (*request, code, entry["status"], entry["user"], roles, sign_in)
             try:
                 group = self._remembered[key]
             except KeyError:
@@ -167,7 +165,7 @@ class Replay:
             return
         report.replayed += 1
         if group is not None:
-            self._note(group, told, roles)
+            self._note(group, entry, roles)
 
     def _age(self, age: float) -> float:
         """The highest age that every route judges like this one."""
@@ -195,14 +193,14 @@ class Replay:
         caller = None
         if user and old != UNAUTHENTICATED:
             caller = Subject(user, self._expand(frozenset(roles)), kind=kind, signed_in=age)
-        asked = PolicyRequest(
+        request = PolicyRequest(
             method=method.encode("latin-1"),
             target=path.encode("latin-1"),
             host=host.encode("latin-1") or None,
             websocket=status == 101 or code == "websocket_not_allowed",
             fetch_site=b"same-origin",
         )
-        verdict = simulate(self._policy, asked, caller)
+        verdict = simulate(self._policy, request, caller)
         refusal = verdict.refusal
         new = ALLOWED if refusal is None else _REFUSED.get(refusal.code, refusal.code)
         new_route = verdict.route.name if verdict.route is not None else ""
@@ -210,7 +208,7 @@ class Replay:
             return None
         return Group(method if method in _METHODS else _OTHER, route, new_route, old, new)
 
-    def _note(self, group: Group, told: dict[str, Any], roles: tuple[str, ...]) -> None:
+    def _note(self, group: Group, entry: dict[str, Any], roles: tuple[str, ...]) -> None:
         report = self.report
         report.changed += 1
         change = report.changes.get(group)
@@ -220,8 +218,8 @@ class Replay:
             change = report.changes.setdefault(group, ReplayedChange())
         change.count += 1
         if len(change.examples) < _MOST_EXAMPLES:
-            request_id = str(told.get("request_id", ""))
-            change.examples.append(Example(request_id, told["host"], told["path"], told["user"], roles))
+            request_id = str(entry.get("request_id", ""))
+            change.examples.append(Example(request_id, entry["host"], entry["path"], entry["user"], roles))
 
     def _lose(self, line: bytes, error: Exception) -> None:
         report = self.report

@@ -110,40 +110,40 @@ _ANSWERED: Final = 204
 _WITH_SIGN_IN: Final = ("session", "token")
 
 
-def simulate(policy: Policy, asked: PolicyRequest, caller: Subject | None) -> SimulationResult:
+def simulate(policy: Policy, request: PolicyRequest, caller: Subject | None) -> SimulationResult:
     """Decide a request; a `caller` of None is anonymous. Never raises Refusal."""
     target = host = route = None
     captures: Captures = ()
     try:
-        target = canonical_target(asked.target, relaxed=policy.relaxed)
-        host = None if asked.host is None else canonical_host(asked.host)
-        method = b"OPTIONS" if asked.preflight else asked.method
-        located = locate(policy, host, target, method, _kind(asked))
+        target = canonical_target(request.target, relaxed=policy.relaxed)
+        host = None if request.host is None else canonical_host(request.host)
+        method = b"OPTIONS" if request.preflight else request.method
+        located = locate(policy, host, target, method, _kind(request))
         if isinstance(located, PreflightAnswer):
             return SimulationResult(None, located.route, (), target, host, answered=True)
         if isinstance(located, RefusedAtRoute):
             return SimulationResult(located.refusal, located.route, located.captures, target, host)
         route, captures = located
-        caller = _looked_up(policy, route, host, asked, caller)
+        caller = _looked_up(policy, route, host, request, caller)
         refusal = authorize(route, captures, caller)
         if refusal is None and caller is not None:
             refusal = check_sign_in(route, age=caller.age, verified=caller.email_verified)
     except Refusal as error:
         refusal = without_traceback(error)
-        navigation = _navigation(policy, route, target, host, asked, caller, refusal)
+        navigation = _navigation(policy, route, target, host, request, caller, refusal)
         return SimulationResult(refusal, route, captures, target, host, None, navigation=navigation)
-    navigation = _navigation(policy, route, target, host, asked, caller, refusal)
+    navigation = _navigation(policy, route, target, host, request, caller, refusal)
     return SimulationResult(refusal, route, captures, target, host, caller, navigation=navigation)
 
 
-def _kind(asked: PolicyRequest) -> Preflight | WebSocketHandshake | None:
-    if asked.preflight and asked.origin is not None:
-        return Preflight(asked.origin, asked.method, b"")
-    return WebSocketHandshake(asked.origin) if asked.websocket else None
+def _kind(request: PolicyRequest) -> Preflight | WebSocketHandshake | None:
+    if request.preflight and request.origin is not None:
+        return Preflight(request.origin, request.method, b"")
+    return WebSocketHandshake(request.origin) if request.websocket else None
 
 
 def _looked_up(
-    policy: Policy, route: Route, host: bytes | None, asked: PolicyRequest, caller: Subject | None
+    policy: Policy, route: Route, host: bytes | None, request: PolicyRequest, caller: Subject | None
 ) -> Subject | None:
     """The caller as the route sees it. Raises Refusal for a credential that does not count on a route that requires
     authentication."""
@@ -151,7 +151,7 @@ def _looked_up(
         return None
     if caller.kind == "session" and not _counts_cookies(policy, host):
         return None
-    refusal = _unusable(policy, route, asked, caller)
+    refusal = _unusable(policy, route, request, caller)
     if refusal is None:
         return caller
     if route.authentication == "optional":
@@ -159,12 +159,12 @@ def _looked_up(
     raise refusal
 
 
-def _unusable(policy: Policy, route: Route, asked: PolicyRequest, caller: Subject) -> Refusal | None:
+def _unusable(policy: Policy, route: Route, request: PolicyRequest, caller: Subject) -> Refusal | None:
     """The reason why a credential does not count: `cross_site`, `credential_not_allowed` or `user_inactive`."""
     refusal = None
     if caller.kind == "session" and policy.browsers is not None:
-        fields = asked.page_fields
-        refusal = policy.browsers.check_page(route, asked.method, fields, websocket=asked.websocket)
+        fields = request.page_fields
+        refusal = policy.browsers.check_page(route, request.method, fields, websocket=request.websocket)
     refusal = refusal or check_kind(route, caller.kind)
     if refusal is None and not caller.is_active:
         refusal = Refusal("user_inactive", "the account is disabled or does not exist", presented=True)
@@ -181,14 +181,14 @@ def _navigation(
     route: Route | None,
     target: RequestTarget | None,
     host: bytes | None,
-    asked: PolicyRequest,
+    request: PolicyRequest,
     caller: Subject | None,
     refusal: Refusal | None,
 ) -> str | None:
     """The location for a browser that navigates, which sends a cookie or no credential."""
-    if refusal is None or route is None or target is None or policy.browsers is None or asked.websocket:
+    if refusal is None or route is None or target is None or policy.browsers is None or request.websocket:
         return None
-    by_browser = asked.method in (b"GET", b"HEAD") and (caller is None or caller.kind == "session")
+    by_browser = request.method in (b"GET", b"HEAD") and (caller is None or caller.kind == "session")
     return (
         policy.browsers.page_for(refusal.code, route, target) if by_browser and _counts_cookies(policy, host) else None
     )

@@ -83,11 +83,11 @@ def _results(
         person = test.person
         caller = caller_of(roles, person)
         for expectation in test.expectations:
-            asked = test.request_of(expectation)
-            verdict = simulate(policy, asked, caller)
+            request = test.request_of(expectation)
+            verdict = simulate(policy, request, caller)
             failure = None
             if not _is_met(expectation, verdict):
-                failure = explained(policy, roles, asked, person, verdict, shadows)
+                failure = explained(policy, roles, request, person, verdict, shadows)
             yield Result(test, expectation, verdict, failure)
 
 

@@ -6,13 +6,13 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.accounts.api_keys import OwnKeys
+from gateway.accounts.api_keys import ApiKeyService
 from gateway.accounts.browser_sessions import BrowserSessions
 from gateway.accounts.commands import KeyRequest, Login, LoginForm, PasswordChange, Refresh, Registration
 from gateway.accounts.inputs import accept
 from gateway.accounts.serialize import own_account, rfc3339
 from gateway.accounts.service import Accounts, TokenPair, account_holder
-from gateway.accounts.sessions import OwnSessions
+from gateway.accounts.sessions import SessionService
 from gateway.accounts.store import ActiveSession
 from gateway.api.body import (
     FORM,
@@ -139,7 +139,7 @@ def tokens(pair: TokenPair, status: int) -> Response:
     )
 
 
-def key_endpoints(keys: OwnKeys) -> dict[str, Endpoint]:
+def key_endpoints(keys: ApiKeyService) -> dict[str, Endpoint]:
     """The handlers by endpoint name."""
 
     async def list_(request: Request) -> Response:
@@ -153,8 +153,8 @@ def key_endpoints(keys: OwnKeys) -> dict[str, Endpoint]:
         origin = origin_of(request)
         account_holder(claims, origin)  # Refused before the body is validated.
         keys.require_fresh(claims)
-        asked = accept(KeyRequest, await json_body(request), keys.settings)
-        made = await cancel_on_disconnect(request, keys.create(principal, claims, asked, origin))
+        key_request = accept(KeyRequest, await json_body(request), keys.settings)
+        made = await cancel_on_disconnect(request, keys.create(principal, claims, key_request, origin))
         return JSONResponse({**_shown_key(made.key), "key": made.text}, 201)
 
     async def delete(request: Request) -> Response:
@@ -184,7 +184,7 @@ def _or_none(moment: datetime | None) -> str | None:
     return None if moment is None else rfc3339(moment)
 
 
-def session_endpoints(sessions: OwnSessions) -> dict[str, Endpoint]:
+def session_endpoints(sessions: SessionService) -> dict[str, Endpoint]:
     """The handlers by endpoint name."""
 
     async def list_(request: Request) -> Response:

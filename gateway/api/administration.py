@@ -25,8 +25,8 @@ class AdministrationEndpoints:
 
     async def list_users(self, request: Request) -> Response:
         """GET /users"""
-        asked = accept(UserQuery, query_fields(request), self._administration.settings)
-        selection = Selection(asked.query, asked.role, asked.active, asked.limit, asked.cursor)
+        query = accept(UserQuery, query_fields(request), self._administration.settings)
+        selection = Selection(query.query, query.role, query.active, query.limit, query.cursor)
         page = await self._administration.page(selection)
         following = None if page.next is None else user_cursor(page.next)
         return JSONResponse({"users": [account(record) for record in page.users], "next_cursor": following})
@@ -59,9 +59,9 @@ class AdministrationEndpoints:
 
     async def audit(self, request: Request) -> Response:
         """GET /audit"""
-        asked = accept(AuditQuery, query_fields(request), self._administration.settings)
+        query = accept(AuditQuery, query_fields(request), self._administration.settings)
         selection = AuditSelection(
-            asked.subject, asked.actor, asked.action, asked.since, asked.until, asked.limit, asked.cursor
+            query.subject, query.actor, query.action, query.since, query.until, query.limit, query.cursor
         )
         page = await self._administration.audit(selection)
         following = None if page.next is None else audit_cursor(page.next)

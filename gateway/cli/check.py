@@ -113,14 +113,14 @@ def _show(config: Path, findings: Findings, warnings: tuple[Problem, ...]) -> No
     for warning in sorted(warnings):
         say(f"{warning} (warning: {warning.code})", colour="yellow")
     if findings.configuration is None:
-        said = [_count(findings.problems, "problem")]
+        parts = [_count(findings.problems, "problem")]
     else:
         settings = findings.configuration.settings
-        said = ["fine", _count(settings.routes, "route"), _count(settings.upstreams, "upstream")]
-        said.append(f"policy {policy_version(settings)}")
+        parts = ["fine", _count(settings.routes, "route"), _count(settings.upstreams, "upstream")]
+        parts.append(f"policy {policy_version(settings)}")
     if warnings:
-        said.append(_count(warnings, "warning"))
-    say(f"{config}: {', '.join(said)}", colour="red" if findings.problems else "green")
+        parts.append(_count(warnings, "warning"))
+    say(f"{config}: {', '.join(parts)}", colour="red" if findings.problems else "green")
 
 
 def _count(things: Iterable[object], name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 import click
 
 from gateway.analysis.access import CallerKind
-from gateway.analysis.describe import caller, methods, who_passes
+from gateway.analysis.describe import caller, callers_in_words, methods
 from gateway.analysis.diff import Difference, PolicyChange, PolicyDiff, Reach, compare
 from gateway.analysis.regions import RegionResult
 from gateway.cli.configuration import json_option, loaded_policy
@@ -117,7 +117,7 @@ def _side(answer: RegionResult) -> dict[str, Any]:
         "route": None if route is None else route.name,
         "line": None if position is None else position.line,
         "code": answer.code or None,
-        "who": who_passes(route, answer.code),
+        "who": callers_in_words(route, answer.code),
     }
 
 
@@ -158,7 +158,7 @@ def _example(difference: Difference) -> str:
 
 def _rule(answer: RegionResult) -> str:
     route = answer.route
-    who = who_passes(route, answer.code)
+    who = callers_in_words(route, answer.code)
     if route is None:
         return who
     place = f" in line {route.position.line}" if route.position is not None else ""
@@ -195,10 +195,10 @@ def _summary(found: PolicyDiff) -> str:
         "moves": sum(each.moves is not None for each in found.differences),
         "changes": sum(bool(each.changes) for each in found.differences),
     }
-    told = [f"{kind} {count}" for kind, count in counts.items() if count]
-    if not told:
+    parts = [f"{kind} {count}" for kind, count in counts.items() if count]
+    if not parts:
         return "no difference for requests" if found.upstreams or found.also else "no difference"
-    return ", ".join(told)
+    return ", ".join(parts)
 
 
 def _escaped(text: str) -> str:

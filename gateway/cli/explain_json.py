@@ -14,16 +14,16 @@ _ALLOW_ORIGIN: Final = frozenset((b"access-control-allow-origin",))
 
 def document(explanation: Explanation, settings: Settings) -> dict[str, Any]:
     """The explanation as JSON values."""
-    asked, verdict = explanation.asked, explanation.verdict
+    request, verdict = explanation.request, explanation.verdict
     return {
         "request": {
-            "method": text_of(asked.method),
-            "host": None if asked.host is None else text_of(asked.host),
-            "target": text_of(asked.target),
-            "origin": None if asked.origin is None else text_of(asked.origin),
-            "websocket": asked.websocket,
-            "preflight": asked.preflight,
-            "fetch_site": None if asked.fetch_site is None else text_of(asked.fetch_site),
+            "method": text_of(request.method),
+            "host": None if request.host is None else text_of(request.host),
+            "target": text_of(request.target),
+            "origin": None if request.origin is None else text_of(request.origin),
+            "websocket": request.websocket,
+            "preflight": request.preflight,
+            "fetch_site": None if request.fetch_site is None else text_of(request.fetch_site),
         },
         "path": None if verdict.target is None else text_of(verdict.target.path),
         "caller": caller_document(explanation),
@@ -146,11 +146,11 @@ def limit_of(route: Route) -> dict[str, Any] | None:
 def page_may_read(explanation: Explanation) -> bool | None:
     """Whether the page of the request can read the response. None without a page or a route, and for handshakes and
     preflights, which the gateway decides itself."""
-    asked, route = explanation.asked, explanation.verdict.route
-    if asked.origin is None or asked.websocket or asked.preflight or route is None:
+    request, route = explanation.request, explanation.verdict.route
+    if request.origin is None or request.websocket or request.preflight or route is None:
         return None
     return route.cors is not None and bool(
-        _ALLOW_ORIGIN & {name for name, _ in route.cors.fields(asked.origin, asked.method)}
+        _ALLOW_ORIGIN & {name for name, _ in route.cors.fields(request.origin, request.method)}
     )
 
 

@@ -20,7 +20,7 @@ _WIDTH: Final = 12
 def lines(explanation: Explanation, settings: Settings) -> Iterator[str]:
     """The explanation as styled lines. The caller strips the style where necessary."""
     verdict = explanation.verdict
-    yield _line("request", text_of(explanation.asked.method) + " " + _request(explanation))
+    yield _line("request", text_of(explanation.request.method) + " " + _request(explanation))
     yield _line("caller", _caller(explanation.person))
     yield from _roles(explanation, settings)
     yield from _credential(explanation)
@@ -57,10 +57,10 @@ def asks_in_words(route: Route) -> str:
     """The requirements of a route, in words."""
     if route.refusal is not None:
         return f"nothing, because it refuses every caller ({route.refusal})"
-    asked = _requirement(route.requirement) or route.condition
+    requirement = _requirement(route.requirement) or route.condition
     conditions = "".join(f"; {each}" for each in conditions_in_words(route.conditions))
-    if asked:
-        return asked + conditions
+    if requirement:
+        return requirement + conditions
     words = {
         "none": "nothing: it is open to everyone",
         "optional": "nothing, but the identity of a signed-in user is passed on",
@@ -90,13 +90,13 @@ def _line(label: str, text: str) -> str:
 
 
 def _request(explanation: Explanation) -> str:
-    asked = explanation.asked
-    where = text_of(asked.target) if asked.host is None else f"{text_of(asked.target)} at {text_of(asked.host)}"
-    how = ["a WebSocket handshake"] if asked.websocket else []
-    if asked.preflight:
+    request = explanation.request
+    where = text_of(request.target) if request.host is None else f"{text_of(request.target)} at {text_of(request.host)}"
+    how = ["a WebSocket handshake"] if request.websocket else []
+    if request.preflight:
         how.append("a CORS preflight")
-    if asked.origin is not None:
-        how.append(f"from a page of {text_of(asked.origin)}")
+    if request.origin is not None:
+        how.append(f"from a page of {text_of(request.origin)}")
     return f"{where}  ({', '.join(how)})" if how else where
 
 
@@ -114,11 +114,11 @@ def _roles(explanation: Explanation, settings: Settings) -> Iterator[str]:
     if explanation.person is None or explanation.person.state == "unknown":
         return
     declared = settings.roles
-    said = []
+    parts = []
     for held in explanation.held:
         unknown = " (not declared)" if declared is not None and held.role not in declared else ""
-        said.append(held.role + (f" (by {' > '.join(held.by)})" if held.by else unknown))
-    yield _line("roles", printable(", ".join(said)) or "none")
+        parts.append(held.role + (f" (by {' > '.join(held.by)})" if held.by else unknown))
+    yield _line("roles", printable(", ".join(parts)) or "none")
 
 
 def _credential(explanation: Explanation) -> Iterator[str]:
@@ -130,11 +130,11 @@ def _credential(explanation: Explanation) -> Iterator[str]:
     conditions = None if route is None else route.conditions
     if kind == "token" and not age and person.email_verified and conditions is None:
         return
-    said = [KIND_WORDS[kind]]
+    parts = [KIND_WORDS[kind]]
     if kind in ("session", "token") and 0 <= age <= LONGEST:
-        said.append(f"signed in {format_duration(age)} ago")
-    said.append("address verified" if person.email_verified else "address not verified")
-    yield _line("credential", ", ".join(said))
+        parts.append(f"signed in {format_duration(age)} ago")
+    parts.append("address verified" if person.email_verified else "address not verified")
+    yield _line("credential", ", ".join(parts))
     if explanation.proof is not None:
         yield _line("own page", explanation.proof)
 
@@ -163,7 +163,7 @@ def _upstream(explanation: Explanation, settings: Settings) -> Iterator[str]:
     route, sent = explanation.verdict.route, explanation.sent
     if route is None or route.upstream is None or sent is None:
         return
-    yield _line("upstream", f"{route.upstream}: {text_of(explanation.asked.method)} {text_of(sent)}")
+    yield _line("upstream", f"{route.upstream}: {text_of(explanation.request.method)} {text_of(sent)}")
     yield _line("", _dim(f"at {', '.join(settings.upstreams[route.upstream].targets)}"))
     for name, value in identity(explanation, settings).items():
         yield _line("", f"{name}: {value}")

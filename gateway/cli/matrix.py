@@ -33,11 +33,11 @@ def as_text(table: Matrix) -> Iterator[str]:
     columns = _columns(table)
     labels = [_label(row.route) for row in table.rows]
     widths = [_width(name, cells, notes) for name, cells in columns]
-    room = shutil.get_terminal_size((80, 24)).columns
+    available = shutil.get_terminal_size((80, 24)).columns
     longest = max((len(label) for label in labels), default=0)
     # Folding a path is better than splitting the roles of a route.
-    first = min(longest, max(_NARROWEST_ROUTE, min(_WIDEST_ROUTE, room - sum(widths) - _GAP * len(widths))))
-    for block in _blocks(widths, room - first):
+    first = min(longest, max(_NARROWEST_ROUTE, min(_WIDEST_ROUTE, available - sum(widths) - _GAP * len(widths))))
+    for block in _blocks(widths, available - first):
         yield from _block_of_text(table, labels, first, block, notes)
         yield ""
     yield from notes.lines(table)
@@ -120,12 +120,12 @@ def _width(name: str, cells: Sequence[Cell], notes: _Notes) -> int:
     return max(len(name), *(len(notes.short(cell)) for cell in cells), 0)
 
 
-def _blocks(widths: Sequence[int], room: int) -> Iterator[list[int]]:
+def _blocks(widths: Sequence[int], available: int) -> Iterator[list[int]]:
     """Column numbers in groups that fit beside the routes. A column that is too wide has a group of its own."""
     block: list[int] = []
     used = 0
     for number, width in enumerate(widths):
-        if block and used + _GAP + width > room:
+        if block and used + _GAP + width > available:
             yield block
             block, used = [], 0
         block.append(number)

@@ -12,10 +12,10 @@ import click
 def say(text: str = "", *, err: bool = False, colour: str | None = None) -> None:
     """Print a line. `colour` is a colour of click (`red`), used on terminals only."""
     # https://no-color.org: any non-empty value disables colour. None leaves the choice to the terminal.
-    wanted = False if os.environ.get("NO_COLOR") else None
+    coloured = False if os.environ.get("NO_COLOR") else None
     # A full disk behind standard error must not keep `serve` from starting, nor change an exit code.
     with suppress(OSError) if err else nullcontext():
-        click.echo(click.style(text, fg=colour) if colour else text, err=err, color=wanted)
+        click.echo(click.style(text, fg=colour) if colour else text, err=err, color=coloured)
 
 
 def complain(message: str) -> None:

@@ -99,14 +99,14 @@ def _show(report: ReplayReport) -> None:
         _show_group(group, change)
     for line, reason in report.unreadable:
         say(f"line {line} was not replayed: {reason}", colour="yellow")
-    said = [f"{report.changed} of {report.replayed} requests would change"]
+    parts = [f"{report.changed} of {report.replayed} requests would change"]
     for count, what in (
         (report.undecided, "have no decision of the policy"),
         (report.lost, "lines could not be read"),
     ):
         if count:
-            said.append(f"{count} {what}")
-    say("; ".join(said), colour="red" if report.changed else "green")
+            parts.append(f"{count} {what}")
+    say("; ".join(parts), colour="red" if report.changed else "green")
 
 
 def _show_group(group: Group, change: ReplayedChange) -> None:

@@ -116,7 +116,7 @@ async def _feed(settings: Settings, address: Secret, database: Database, stack: 
     values = RedisValues(mac_keys(settings, key_ring(settings)))
     link = await quiet_link(address, database, stack)
     feed = RedisFeed(link, RedisRecords(link, values, ttl=ttl))
-    stack.callback(partial(_warn_of_untold, link, feed, ttl))
+    stack.callback(partial(_warn_of_unannounced, link, feed, ttl))
     stack.push_async_callback(feed.close)
     return feed
 
@@ -135,7 +135,7 @@ async def quiet_link(address: Secret, database: Database, stack: AsyncExitStack)
     return link
 
 
-def _warn_of_untold(link: "RedisLink", feed: "RedisFeed", ttl: float) -> None:
+def _warn_of_unannounced(link: "RedisLink", feed: "RedisFeed", ttl: float) -> None:
     if feed.undelivered:
         warn(
             "Redis did not take the message, so running gateways were not notified; "

@@ -90,8 +90,8 @@ def read(address: str) -> Reading:
         raise CannotStart(f"cannot read {address}: {_why(error.code)}") from None
     except (URLError, OSError, HTTPException) as error:
         reason = error.reason if isinstance(error, URLError) else error
-        told = getattr(reason, "strerror", None) or reason
-        raise CannotStart(f"cannot read {address}: {told} (is the gateway running? --url gives its address)") from None
+        cause = getattr(reason, "strerror", None) or reason
+        raise CannotStart(f"cannot read {address}: {cause} (is the gateway running? --url gives its address)") from None
     except ValueError:
         raise CannotStart(f"cannot read {address}: the response is not a metrics page of the gateway") from None
 
@@ -131,17 +131,17 @@ def _print(summary: Summary) -> None:
 
 
 def _headline(summary: Summary) -> str:
-    said = [f"{summary.requests:.1f} requests/s"]
-    said += [f"{status} {rate:.1f}/s" for status, rate in sorted(summary.statuses.items()) if rate]
-    said += [f"{code} {rate:.1f}/s" for code, rate in sorted(summary.codes.items()) if rate]
-    said += [
+    parts = [f"{summary.requests:.1f} requests/s"]
+    parts += [f"{status} {rate:.1f}/s" for status, rate in sorted(summary.statuses.items()) if rate]
+    parts += [f"{code} {rate:.1f}/s" for code, rate in sorted(summary.codes.items()) if rate]
+    parts += [
         f"{summary.connections} connections",
         f"{summary.workers} worker{'s' if summary.workers != 1 else ''}",
         f"{summary.cpu:.2f} cores",
         f"{summary.memory / 2**20:.0f} MiB",
         f"loop lag {_milliseconds(summary.lag)}",
     ]
-    return "  ".join(said) + "".join(f"  {store.upper()} IS DOWN" for store in summary.out)
+    return "  ".join(parts) + "".join(f"  {store.upper()} IS DOWN" for store in summary.out)
 
 
 def _route_rows(summary: Summary) -> list[list[str]]:
@@ -209,10 +209,10 @@ def screen_of(summary: Summary, address: str, width: int, height: int) -> "Rende
         (_TARGETS_NARROW if is_narrow else _TARGETS, _target_rows(summary), 3),
     ]
     # Each table has a blank line, a heading, and a line about omitted rows if necessary.
-    room = max(height - len(parts) - 3 * len(tables) - 1, 2 * len(tables))
+    lines_left = max(height - len(parts) - 3 * len(tables) - 1, 2 * len(tables))
     for number, (columns, rows, names) in enumerate(tables):
-        share = max(room // (len(tables) - number), 1)
-        room -= min(share, len(rows))
+        share = max(lines_left // (len(tables) - number), 1)
+        lines_left -= min(share, len(rows))
         parts += _table(columns, rows, names, width, share)
     parts.append(Text("q quits", style="dim"))
     return Group(*parts)
@@ -237,10 +237,10 @@ def _table(columns: Sequence[str], rows: list[list[str]], names: int, width: int
     return lines
 
 
-def _shared(wanted: list[int], room: int) -> list[int]:
+def _shared(desired: list[int], available: int) -> list[int]:
     """Reduce the widths of columns to the available room, the widest first."""
-    widths = list(wanted)
-    while sum(widths) > room and max(widths) > 1:
+    widths = list(desired)
+    while sum(widths) > available and max(widths) > 1:
         widths[widths.index(max(widths))] -= 1
     return widths
 

@@ -80,7 +80,7 @@ class AssertionVerifier:
 
     async def _verify_anew(self, assertion: bytes) -> _Verified:
         jws = parse_jws(assertion)
-        verified = self._said(json_object(jws.payload, "claims"))
+        verified = self._claims_of(json_object(jws.payload, "claims"))
         keys = await self._keys_for(jws)
         if not any(key.verifies(jws.signed, jws.signature) for key in keys):
             raise invalid("the signature is not the key's")
@@ -100,7 +100,7 @@ class AssertionVerifier:
             raise invalid("kid: not a key of the gateway")
         return keys
 
-    def _said(self, claims: Mapping[str, Any]) -> _Verified:
+    def _claims_of(self, claims: Mapping[str, Any]) -> _Verified:
         if claims.get("iss") != self._issuer:
             raise invalid("iss: another issuer")
         # RFC 8725 3.9: assertions for another upstream are invalid here.

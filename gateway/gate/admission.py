@@ -161,7 +161,7 @@ class DirectResponse(NamedTuple):
 
 
 class PendingDecision(NamedTuple):
-    """A decision that needs I/O: credential verification, a user record, or a shared rate limit count. `Gate.conclude`
+    """A decision that needs I/O: credential verification, a user record, or a shared rate limit count. `Gate.resolve`
     completes it.
 
     `admitted` is the admission if only the count is missing. Without it, `claims` identify the user record to load;

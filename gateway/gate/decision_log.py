@@ -33,8 +33,8 @@ class DecisionLogging:
         self._report(decision, request)
         return decision
 
-    async def conclude(self, waiting: PendingDecision) -> Decision:
-        decision = await self._decider.conclude(waiting)
+    async def resolve(self, waiting: PendingDecision) -> Decision:
+        decision = await self._decider.resolve(waiting)
         self._report(decision, waiting.request)
         return decision
 

@@ -79,7 +79,7 @@ class Verifier:
         self._credential_lines = credential_lines
         self._decision_log = decision_log
         self._names = tuple(name.encode("ascii") for name in names)
-        self._nobody = self._completed(())
+        self._no_identity = self._completed(())
         self._identities: dict[bytes, tuple[Field, ...]] = {}
         self._routes: dict[Route, Field] = {}
 
@@ -95,9 +95,9 @@ class Verifier:
             decision = self._noted(Refusal("internal_error"), admission)
         return decision if isinstance(decision, PendingDecision) else self.verdict(admission, decision)
 
-    async def conclude(self, gate: Decider, admission: Admission, waiting: PendingDecision) -> Verdict:
+    async def resolve(self, gate: Decider, admission: Admission, waiting: PendingDecision) -> Verdict:
         """Complete a decision with I/O."""
-        return self.verdict(admission, await gate.conclude(waiting))
+        return self.verdict(admission, await gate.resolve(waiting))
 
     def verdict(self, question: Admission, decision: Decision) -> Verdict:
         """The response for a decision."""
@@ -135,7 +135,7 @@ class Verifier:
     def _identity(self, admission: Admission, upstream: str) -> tuple[Field, ...]:
         principal, claims = admission.principal, admission.claims
         if principal is None or claims is None:
-            return self._nobody
+            return self._no_identity
         lines = principal.header_lines
         if self._credential_lines is not None:
             lines += self._credential_lines(claims)
@@ -152,14 +152,14 @@ class Verifier:
                 self._identities[lines] = known
         return known
 
-    def _completed(self, said: tuple[Field, ...]) -> tuple[Field, ...]:
+    def _completed(self, identity: tuple[Field, ...]) -> tuple[Field, ...]:
         """The identity headers, with empty values for missing ones. Envoy removes the missing ones by its own field;
         other proxies overwrite or drop them."""
-        named = {name for name, _ in said}
-        unsaid = [name for name in self._names if name not in named]
-        if not unsaid:
-            return said
-        return (*said, *((name, b"") for name in unsaid), (b"x-envoy-auth-headers-to-remove", b",".join(unsaid)))
+        named = {name for name, _ in identity}
+        missing = [name for name in self._names if name not in named]
+        if not missing:
+            return identity
+        return (*identity, *((name, b"") for name in missing), (b"x-envoy-auth-headers-to-remove", b",".join(missing)))
 
     def _learn_route(self, route: Route) -> Field:
         if len(self._routes) >= _REMEMBERED:
@@ -196,12 +196,12 @@ def asked_about(question: RequestHead) -> RequestHead:
         raise Refusal(
             "forbidden", "the peer is not a trusted proxy", detail="Only trusted proxies can use this endpoint"
         )
-    target = _said(question.fields, _TARGETS)
+    target = _field_value(question.fields, _TARGETS)
     if not target:
         raise Refusal(
             "forbidden", "no X-Forwarded-Uri or X-Original-URI", detail="The URI of the original request is missing"
         )
-    method = _said(question.fields, _METHODS) or question.method
+    method = _field_value(question.fields, _METHODS) or question.method
     if method not in _KNOWN_METHODS:
         raise Refusal("method_not_implemented", "an unknown method")
     fields = question.fields.copy()
@@ -212,20 +212,20 @@ def asked_about(question: RequestHead) -> RequestHead:
     return request
 
 
-def _said(fields: RequestFields, names: frozenset[bytes]) -> bytes | None:
+def _field_value(fields: RequestFields, names: frozenset[bytes]) -> bytes | None:
     """The value of the fields with these names, or None. Raises Refusal `bad_request`."""
-    said: bytes | None = None
+    found: bytes | None = None
     seen = []
     for _, (name, value) in fields.forwarding:
         name = name.lower()
         if name not in names:
             continue
         value = value.strip(b" \t")
-        if name in seen or (said is not None and said != value):
+        if name in seen or (found is not None and found != value):
             raise Refusal("bad_request", f"{name.decode('ascii')} is repeated or contradicts another field")
         seen.append(name)
-        said = value
-    return said
+        found = value
+    return found
 
 
 def _is_handshake(fields: RequestFields) -> bool:

@@ -5,7 +5,7 @@
 
 Both servers, the built-in endpoints and the proxy use `admit`; no later step checks a path, a token or a role again. A
 decision is a value: an Admission, a Refusal with its reason, or DirectResponse for a preflight. If the decision needs
-I/O (credential, user record or shared count), the result is PendingDecision, and `conclude` completes it.
+I/O (credential, user record or shared count), the result is PendingDecision, and `resolve` completes it.
 
 The gate fails closed: any exception during a decision is a refusal.
 """
@@ -64,7 +64,7 @@ class Decider(Protocol):
 
     def admit(self, request: RequestHead) -> Decision | PendingDecision: ...
 
-    async def conclude(self, waiting: PendingDecision) -> Decision: ...
+    async def resolve(self, waiting: PendingDecision) -> Decision: ...
 
     def reevaluate(self, admission: Admission) -> Admission | Refusal | PendingDecision: ...
 
@@ -142,7 +142,7 @@ class Gate:
             log.exception("decision failed: refused")
             return Refusal("internal_error")
 
-    async def conclude(self, waiting: PendingDecision) -> Decision:
+    async def resolve(self, waiting: PendingDecision) -> Decision:
         """Complete a decision with I/O. Unavailable stores cause 503, never an unverified 200; if only the shared count
         is unavailable, this process counts."""
         try:

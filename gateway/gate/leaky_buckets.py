@@ -54,9 +54,9 @@ class Buckets:
 
     __slots__ = ("_kept", "quota")
 
-    def __init__(self, quota: Quota, room: int) -> None:
+    def __init__(self, quota: Quota, max_clients: int) -> None:
         self.quota = quota
-        self._kept: TwoGenerationCache[str, tuple[float, float]] = TwoGenerationCache(room, lifetime=quota.per)
+        self._kept: TwoGenerationCache[str, tuple[float, float]] = TwoGenerationCache(max_clients, lifetime=quota.per)
 
     def __len__(self) -> int:
         return len(self._kept)

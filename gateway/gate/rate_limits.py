@@ -18,8 +18,8 @@ from gateway.settings.model import MailLimitSettings, RateLimitSettings, Registr
 from gateway.wire.addresses import Callers
 from gateway.wire.fields import Field
 
-_ROOM: Final = 100_000  # Clients remembered in this process, over all limits.
-_LEAST_ROOM: Final = 100  # The minimum for one limit.
+_MAX_CLIENTS: Final = 100_000  # Clients remembered in this process, over all limits.
+_MIN_CLIENTS: Final = 100  # The minimum for one limit.
 
 Clock = Callable[[], float]
 
@@ -72,9 +72,9 @@ class RouteLimit:
         caller, kind = self._caller(user_id, request)
         now = self._clock()
         if self._shared is None or not self._shared.available:
-            return self._told(self.buckets.take(caller, now), kind)
+            return self._count_of(self.buckets.take(caller, now), kind)
         level = self.buckets.look(caller, now)
-        return self._told(level, kind) if level > self.buckets.quota.full else None
+        return self._count_of(level, kind) if level > self.buckets.quota.full else None
 
     async def count_shared(self, user_id: str | None, request: Addressed) -> Count:
         """Count a request for all replicas, or for this process if the shared store is down."""
@@ -84,10 +84,10 @@ class RouteLimit:
         try:
             level = await self._shared.take(self._key + caller, quota)
         except StorageUnavailable:
-            return self._told(self.buckets.take(caller, now), kind)
+            return self._count_of(self.buckets.take(caller, now), kind)
         # As of before the call: the bucket leaked during it, and the client must not wait for that time twice.
         self.buckets.note(caller, level if level <= quota.full else level - 1.0, now)
-        return self._told(level, kind)
+        return self._count_of(level, kind)
 
     def _caller(self, user_id: str | None, request: Addressed) -> tuple[str, str]:
         """The key of the client and its kind. Anonymous clients are always counted by address."""
@@ -95,7 +95,7 @@ class RouteLimit:
             return user_id, "user"
         return self._callers.by_address(request.client), "address"
 
-    def _told(self, level: float, kind: str) -> Count:
+    def _count_of(self, level: float, kind: str) -> Count:
         quota, texts = self.buckets.quota, self._texts[kind]
         wait = quota.wait(level)
         state = (b"ratelimit", texts.state % (quota.remaining(level), wait))
@@ -126,7 +126,7 @@ class Limits:
         kept: Mapping[str, Buckets] | None = None,
     ) -> None:
         limited = [(route, limit) for route in routes if (limit := _limit_of(route)) is not None]
-        room = max(_LEAST_ROOM, _ROOM // max(1, len(limited)))
+        max_clients = max(_MIN_CLIENTS, _MAX_CLIENTS // max(1, len(limited)))
         self._shared = shared
         self._clock = clock
         callers = Callers()
@@ -135,7 +135,7 @@ class Limits:
         for route, settings in limited:
             key = _key(route, settings)
             before = kept.get(key) if kept is not None else None
-            buckets = Buckets(Quota(settings.requests, settings.per), room) if before is None else before
+            buckets = Buckets(Quota(settings.requests, settings.per), max_clients) if before is None else before
             self._buckets[key] = buckets
             by_user = settings.by == "user"
             self._limits[route] = RouteLimit(buckets, key, by_user=by_user, shared=shared, callers=callers, clock=clock)
@@ -202,7 +202,7 @@ class RegistrationLimit:
 #
 # Every request counts before any look-up. Beyond a limit the response stays the same and no mail is sent, so the
 # limits do not reveal which addresses have an account.
-_MAIL_ROOM: Final = 20_000  # Recipients, and client addresses, remembered in this process.
+_MAX_MAIL_KEYS: Final = 20_000  # Recipients, and client addresses, remembered in this process.
 
 
 class MailLimits:
@@ -219,7 +219,7 @@ class MailLimits:
 
         def limit(name: str, requests: int, *, by_user: bool) -> RouteLimit:
             key = f"limit:mail-{name}:{requests}/{settings.per:g}:"
-            buckets = Buckets(Quota(requests, settings.per), _MAIL_ROOM)
+            buckets = Buckets(Quota(requests, settings.per), _MAX_MAIL_KEYS)
             return RouteLimit(buckets, key, by_user=by_user, shared=shared, callers=callers, clock=clock)
 
         self._by_address = limit("address", settings.per_address, by_user=False)

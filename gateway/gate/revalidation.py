@@ -102,21 +102,21 @@ class RevocationWatcher:
             waiting = self._doubted.pop(lasting)
             self._asking.add(lasting)
             try:
-                self._conclude(lasting, await self.gate.resolve_recheck(waiting))
+                self._apply(lasting, await self.gate.resolve_recheck(waiting))
             finally:
                 self._asking.discard(lasting)
 
-    def _conclude(self, lasting: Revocable, refusal: Refusal | None) -> None:
+    def _apply(self, lasting: Revocable, refusal: Refusal | None) -> None:
         if lasting not in self._lasting:
             return
         if refusal is not None and refusal.code == "storage_unavailable":
-            self._nobody_knows(lasting, refusal)
+            self._tolerate_outage(lasting, refusal)
         elif refusal is not None:
             self._end(lasting, refusal)
         else:
             self._lasting[lasting].unknown_since = None
 
-    def _nobody_knows(self, lasting: Revocable, refusal: Refusal) -> None:
+    def _tolerate_outage(self, lasting: Revocable, refusal: Refusal) -> None:
         """Handle a store outage: short ones are tolerated, longer ones end the stream, because access must not rest on
         a guess."""
         watched, now = self._lasting[lasting], self._loop.time()

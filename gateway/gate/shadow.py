@@ -54,8 +54,8 @@ class ShadowEvaluation:
             self._try(request, decision)
         return decision
 
-    async def conclude(self, waiting: PendingDecision) -> Decision:
-        decision = await self._decider.conclude(waiting)
+    async def resolve(self, waiting: PendingDecision) -> Decision:
+        decision = await self._decider.resolve(waiting)
         self._try(waiting.request, decision)
         return decision
 
@@ -85,12 +85,12 @@ class ShadowEvaluation:
         if len(self._lookups) >= _MOST_LOOKUPS:
             self._listener.undecided(waiting.route)
             return
-        task = asyncio.get_running_loop().create_task(self._conclude(request, decision, waiting))
+        task = asyncio.get_running_loop().create_task(self._resolve(request, decision, waiting))
         self._lookups.add(task)
         task.add_done_callback(self._lookups.discard)
 
-    async def _conclude(self, request: RequestHead, decision: Admission | Refusal, waiting: PendingDecision) -> None:
-        self._report(request, decision, await self._trial.conclude(waiting))
+    async def _resolve(self, request: RequestHead, decision: Admission | Refusal, waiting: PendingDecision) -> None:
+        self._report(request, decision, await self._trial.resolve(waiting))
 
     def _report(self, request: RequestHead, decision: Admission | Refusal, verdict: Decision) -> None:
         if isinstance(verdict, DirectResponse):

@@ -156,9 +156,9 @@ class Tokens:
         """Issue a token of another `typ` for the same session, valid as long as `claims`. Type and audience distinguish
         it from access tokens for every verifier that knows the keys (RFC 8725 3.11, 3.12)."""
         now = int(self.clock())
-        said = {"iss": self._settings.issuer, "sub": claims.subject, "aud": audience, "sid": claims.session}
+        names = {"iss": self._settings.issuer, "sub": claims.subject, "aud": audience, "sid": claims.session}
         times = {"exp": int(claims.expires_at), "iat": now, "nbf": now}
-        return self.sign(kind, {**said, **times, "jti": secrets.token_urlsafe(16)})
+        return self.sign(kind, {**names, **times, "jti": secrets.token_urlsafe(16)})
 
     def verify_scoped_token(self, kind: str, credential: bytes, *, audience: str) -> Claims:
         """The claims of a token of exactly this `typ`. Not cached. Raises Refusal token_invalid or token_expired for
@@ -200,8 +200,8 @@ class Tokens:
             raise invalid("kid: no key of ours" if key is None else "alg: not the key's")
         if not key.verifies(jws.signed, jws.signature):
             raise invalid("the signature is not the key's")
-        said = json_object(jws.payload, "claims")
-        claims = local_claims(said, issuer=self._settings.issuer, audience=audience)
+        members = json_object(jws.payload, "claims")
+        claims = local_claims(members, issuer=self._settings.issuer, audience=audience)
         leeway = self._settings.leeway
         return claims.not_before - leeway, claims.expires_at + leeway, claims._replace(signed_by=key)
 

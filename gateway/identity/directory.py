@@ -188,19 +188,19 @@ class Directory:
             flight = None  # The future holds the error, and its traceback holds this frame.
             return
         # Results read before the feed was connected can be outdated.
-        wanted = self._finish_lookup(user_id, flight) and live
-        if wanted:
+        is_current = self._finish_lookup(user_id, flight) and live
+        if is_current:
             self._keep(user_id, principal, found.asked_at)
         flight.set_result(principal)
-        if wanted and found.from_store and found.record is not None and self._shared is not None:
+        if is_current and found.from_store and found.record is not None and self._shared is not None:
             await self._shared.put(found.record, age=self._clock() - found.asked_at)
 
     def _finish_lookup(self, user_id: str, flight: _Flight) -> bool:
         """Whether the result can be cached: the user was not forgotten during the lookup."""
-        wanted = self._flights.get(user_id) is flight
-        if wanted:
+        is_current = self._flights.get(user_id) is flight
+        if is_current:
             del self._flights[user_id]
-        return wanted
+        return is_current
 
     async def _find(self, user_id: str) -> _Found:
         asked_at = self._clock()

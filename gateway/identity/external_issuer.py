@@ -84,7 +84,7 @@ class ExternalIssuer:
             return claims
         jws = parse_jws(credential)
         keys = self._keys_for(jws)
-        claims = self._said(jws, keys)
+        claims = self._acceptable_claims(jws, keys)
         if not keys and self._keys.may_be_asked:
             return None
         return self._verify(credential, jws, keys, claims)
@@ -95,7 +95,7 @@ class ExternalIssuer:
         if not self._keys_for(jws) and self._keys.may_be_asked:
             await self._keys.ask()
         keys = self._keys_for(jws)
-        return self._verify(credential, jws, keys, self._said(jws, keys))
+        return self._verify(credential, jws, keys, self._acceptable_claims(jws, keys))
 
     def ended(self, claims: Claims) -> Refusal | None:
         """The reason to end a stream: the token has expired, or its key is no longer published. None while it is
@@ -110,7 +110,7 @@ class ExternalIssuer:
             raise invalid("alg: not one that is accepted of this issuer")
         return self._keys.get(kid, algorithm)
 
-    def _said(self, jws: Jws, keys: tuple[VerifyingKey, ...]) -> Claims:
+    def _acceptable_claims(self, jws: Jws, keys: tuple[VerifyingKey, ...]) -> Claims:
         """The unverified claims, if they are acceptable now. Checked before a fetch, so that a token that would be
         refused anyway causes none."""
         claims = external_claims(json_object(jws.payload, "claims"), self._settings)

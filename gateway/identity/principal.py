@@ -19,7 +19,7 @@ Expand = Callable[[frozenset[str]], frozenset[str]]
 
 _ROLE_SETS: Final = 4096  # Distinct sets of roles in the cache.
 _WAYS: Final = 16  # Distinct scopes cached per principal. A user with more API keys pays for recomputing.
-_NOBODY: Final[frozenset[str]] = frozenset()
+_EMPTY: Final[frozenset[str]] = frozenset()
 
 # Values are visible ASCII. Other characters and characters that would make two values equal are percent-encoded.
 _PLAIN: Final = re.compile(r"[!-$&-~]*").fullmatch
@@ -63,7 +63,7 @@ class Principal:
         self.is_active = record.is_active
         self.own_roles = roles.own
         self.roles = roles.expanded
-        self.ended_sessions = record.ended_sessions or _NOBODY
+        self.ended_sessions = record.ended_sessions or _EMPTY
         self.header_lines = header_lines
         self.version = record.version
         self._created_at = record.created_at
@@ -138,7 +138,7 @@ class PrincipalFactory:
         return acting
 
     def _limited(self, principal: Principal, claims: Claims) -> Principal:
-        given = claims.roles or _NOBODY
+        given = claims.roles or _EMPTY
         if claims.is_external:
             return self.make(replace(principal.record, roles=given, email=claims.email))
         # Roles implied by the owner's roles are included: a key can be limited to an implied role.

@@ -133,7 +133,7 @@ async def _answered(outcome: "asyncio.Future[V | StorageUnavailable | None]") ->
     return found
 
 
-def _give_up(asked: "dict[bytes, asyncio.Future[V | StorageUnavailable | None]]") -> None:
-    for outcome in asked.values():
+def _give_up(batch: "dict[bytes, asyncio.Future[V | StorageUnavailable | None]]") -> None:
+    for outcome in batch.values():
         if not outcome.done():
             outcome.set_result(StorageUnavailable("database", "the lookup was cancelled"))

@@ -47,7 +47,7 @@ class DecisionLog:
         if self._refusals:
             self._say(
                 f'"decision":"{"ended" if ended else "refused"}"{_of(request, loggable_path(request.target))}'
-                f"{_outcome(refusal.route or '', refusal)}{_caller(refusal.caller)}{_asks(route)}"
+                f"{_outcome(refusal.route or '', refusal)}{_caller(refusal.caller)}{_requirement(route)}"
                 f',"policy":{quoted(self._version())}'
             )
 
@@ -62,7 +62,7 @@ class DecisionLog:
             self._say(
                 f'"decision":"allowed"{_of(admission.request, admission.target.path)}'
                 f"{_outcome(admission.route.name, None)}{_caller(admission.principal)}"
-                f'{_asks(admission.route)},"policy":{quoted(self._version())}'
+                f'{_requirement(admission.route)},"policy":{quoted(self._version())}'
             )
 
 
@@ -89,15 +89,15 @@ def _caller(caller: Caller | None) -> str:
     return f',"user":{quoted(caller.id)}{json_roles(caller.own_roles)}'
 
 
-def _asks(route: Route | None) -> str:
+def _requirement(route: Route | None) -> str:
     """The requirements of the route, in the words of the configuration."""
     if route is None:
         return ',"asks":null'
-    asked = route.requirement
+    requirement = route.requirement
     roles = "".join(
-        f',"{name}":[{",".join(map(quoted, sorted(wanted)))}]'
-        for name, wanted in (("any", asked.any), ("all", asked.all))
-        if wanted is not None
+        f',"{name}":[{",".join(map(quoted, sorted(group)))}]'
+        for name, group in (("any", requirement.any), ("all", requirement.all))
+        if group is not None
     )
-    owner = "" if asked.owner is None else f',"owner":{quoted(asked.owner)}'
+    owner = "" if requirement.owner is None else f',"owner":{quoted(requirement.owner)}'
     return f',"asks":{{"auth":{quoted(route.authentication)}{roles}{owner}}}'

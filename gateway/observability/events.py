@@ -57,8 +57,8 @@ def _line(kind: str, message: str, facts: dict[str, object]) -> str:
     if not _on_terminal():
         facts["at"] = timestamp(time.time())
     given = {name: _scrubbed(str(value)) for name, value in facts.items() if value is not None}
-    said = "".join(f" {name}={visible(value)}" for name, value in given.items())
-    return f"gateway: {kind}: {printable(_scrubbed(message))}{said}\n"
+    text = "".join(f" {name}={visible(value)}" for name, value in given.items())
+    return f"gateway: {kind}: {printable(_scrubbed(message))}{text}\n"
 
 
 def _scrubbed(text: str) -> str:
@@ -74,26 +74,26 @@ class RateLimitedLog:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._said: dict[Hashable, tuple[float, int]] = {}  # key -> time of the last message, suppressed ones since
+        self._last: dict[Hashable, tuple[float, int]] = {}  # key -> time of the last message, suppressed ones since
 
     def admit(self, key: Hashable) -> int | None:
         """None if the message is suppressed. Otherwise the number of messages suppressed since the last one."""
         now = self._clock()
         if isinstance(key, str):
             key = key[:KEY_LENGTH]
-        if key not in self._said and not self._has_room(now):
+        if key not in self._last and not self._has_room(now):
             key = _FURTHER
-        said = self._said.get(key)
-        if said is not None and now - said[0] < INTERVAL:
-            self._said[key] = (said[0], said[1] + 1)
+        last = self._last.get(key)
+        if last is not None and now - last[0] < INTERVAL:
+            self._last[key] = (last[0], last[1] + 1)
             return None
-        self._said[key] = (now, 0)
-        return said[1] if said is not None else 0
+        self._last[key] = (now, 0)
+        return last[1] if last is not None else 0
 
     def _has_room(self, now: float) -> bool:
-        if len(self._said) >= REMEMBERED:
-            self._said = {key: said for key, said in self._said.items() if now - said[0] < INTERVAL}
-        return len(self._said) < REMEMBERED
+        if len(self._last) >= REMEMBERED:
+            self._last = {key: last for key, last in self._last.items() if now - last[0] < INTERVAL}
+        return len(self._last) < REMEMBERED
 
 
 class FailureCounter:

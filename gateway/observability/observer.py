@@ -311,9 +311,9 @@ class Observer:
         for reason, lines in self._losses().items():
             new = lines - self._reported_losses[reason]
             if new and self._repeats.admit(("dropped", reason)) is not None:
-                said = event("access-log", f"lines were dropped: {reason}", lines=new)
+                written = event("access-log", f"lines were dropped: {reason}", lines=new)
                 # Events can go to the same full disk. A lost one is repeated a minute later.
-                self._reported_losses[reason] = lines if said else lines - new
+                self._reported_losses[reason] = lines if written else lines - new
 
 
 def _add(counts: Counts, total: float, own: float, waited: float | None) -> None:

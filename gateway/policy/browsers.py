@@ -63,8 +63,8 @@ class BrowserPolicy:
         page = None if route.upstream is None or code not in _PAGES else self._page(code, route)
         if page is None or _is_at(page, target):
             return None  # A sign-in page that asks for a sign-in would lead to itself without end.
-        asked = target.path if target.query is None else b"%b?%b" % (target.path, target.query)
-        return with_return_to(page, asked) if len(asked) <= _LONGEST_TARGET else page
+        address = target.path if target.query is None else b"%b?%b" % (target.path, target.query)
+        return with_return_to(page, address) if len(address) <= _LONGEST_TARGET else page
 
     def _page(self, code: str, route: Route) -> str | None:
         own = None if route.settings is None else route.settings.sign_in

@@ -101,10 +101,10 @@ class Cors:
     def _with_cookies(self, origin: bytes) -> tuple[Field, ...]:
         return (_CREDENTIALS,) if origin in self._credentials else ()
 
-    def _listed_methods(self, asked: bytes) -> Iterable[bytes]:
+    def _listed_methods(self, method: bytes) -> Iterable[bytes]:
         if self._methods is not None:
             return sorted(self._methods)
-        return USUAL_METHODS if asked in USUAL_METHODS or not _TOKEN(asked) else (*USUAL_METHODS, asked)
+        return USUAL_METHODS if method in USUAL_METHODS or not _TOKEN(method) else (*USUAL_METHODS, method)
 
     def _asked_for(self, headers: bytes) -> tuple[bytes, ...]:
         """The requested header names, for `headers: ["*"]`: with credentials browsers take `*` literally."""
@@ -146,9 +146,9 @@ def preflight_of(fields: Sequence[Field]) -> Preflight | None:
     origin = origin_of(fields)
     if origin is None:
         return None
-    asked = {name.lower(): value.strip(b" \t") for name, value in fields if len(name) > len(_PREFIX)}
-    method = asked.get(b"access-control-request-method")
-    return None if method is None else Preflight(origin, method, asked.get(b"access-control-request-headers", b""))
+    headers = {name.lower(): value.strip(b" \t") for name, value in fields if len(name) > len(_PREFIX)}
+    method = headers.get(b"access-control-request-method")
+    return None if method is None else Preflight(origin, method, headers.get(b"access-control-request-headers", b""))
 
 
 def without_cors(fields: Sequence[Field]) -> list[Field]:

@@ -164,17 +164,17 @@ def _has_roles(requirement: Requirement, roles: frozenset[str]) -> bool:
 
 def _is_owner(owner: str, captures: Captures, user_id: str) -> bool:
     """Whether the capture holds the user's id. Compared as bytes, because a capture can be invalid UTF-8."""
-    wanted = user_id.encode("utf-8", "surrogatepass")
-    return any(name == owner and decoded_segment(value) == wanted for name, value in captures)
+    user = user_id.encode("utf-8", "surrogatepass")
+    return any(name == owner and decoded_segment(value) == user for name, value in captures)
 
 
 def _why_not(requirement: Requirement, principal: PrincipalLike) -> str:
-    asked = []
+    groups = []
     if requirement.any is not None:
-        asked.append(f"one of the roles {_listed(requirement.any)}")
+        groups.append(f"one of the roles {_listed(requirement.any)}")
     if requirement.all is not None:
-        asked.append(f"all of the roles {_listed(requirement.all)}")
-    needs = " and ".join(asked)
+        groups.append(f"all of the roles {_listed(requirement.all)}")
+    needs = " and ".join(groups)
     if requirement.owner is not None:
         needs = f"{needs}, or to be" if needs else "to be"
         needs += f" the user of the capture {requirement.owner!r}"

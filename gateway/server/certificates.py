@@ -158,8 +158,8 @@ def _chooser(names: dict[str, ssl.SSLContext]) -> _Choose:
     """
 
     def choose(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext) -> None:
-        asked = (name or "").lower().rstrip(".")
-        chosen = names.get(asked) or names.get(f"*.{asked.partition('.')[2]}")
+        host = (name or "").lower().rstrip(".")
+        chosen = names.get(host) or names.get(f"*.{host.partition('.')[2]}")
         if chosen is not None:
             connection.context = chosen
 

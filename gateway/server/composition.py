@@ -55,16 +55,16 @@ async def running(
     `place` is the worker's slot in the shared metrics. Raises CannotStart and ConfigurationError.
     """
     async with AsyncExitStack() as stack:
-        ground = await open_resources(configuration, stack)
-        services = open_services(ground)
-        metrics = Metrics(ground.observer, place)
-        ground.stack.callback(metrics.close)
-        readiness = Readiness(ground.stores.degraded)
-        pages = open_pages(ground)
+        resources = await open_resources(configuration, stack)
+        services = open_services(resources)
+        metrics = Metrics(resources.observer, place)
+        resources.stack.callback(metrics.close)
+        readiness = Readiness(resources.stores.degraded)
+        pages = open_pages(resources)
         api = _api(
-            ground,
+            resources,
             endpoints(
-                ground,
+                resources,
                 services,
                 metrics=metrics,
                 readiness=readiness,
@@ -73,47 +73,49 @@ async def running(
                 pages=pages,
             ),
         )
-        runtime = _runtime(ground, api, readiness)
+        runtime = _runtime(resources, api, readiness)
         if pages is not None:
             runtime.refusal_response = pages.refusals
         await services.accounts.prepare()
         if place is None or place.number == 0:  # Once, independent of the number of workers.
-            _say_where_to_sign_in(ground.settings)
+            _say_where_to_sign_in(resources.settings)
             await _say_without_admin(services.administration)
-        _add_sources(metrics, ground, services=services, runtime=runtime)
-        reloader = _reloader(ground, runtime, services=services, pages=pages)
-        _start_ticking(ground, runtime, metrics=metrics)
+        _add_sources(metrics, resources, services=services, runtime=runtime)
+        reloader = _reloader(resources, runtime, services=services, pages=pages)
+        _start_ticking(resources, runtime, metrics=metrics)
         # This frame lives as long as the gateway. A reload must free the first configuration, which both refer to.
-        del configuration, ground
+        del configuration, resources
         yield runtime, reloader
 
 
-def _api(ground: Resources, by_name: Mapping[str, Endpoint]) -> Starlette:
+def _api(resources: Resources, by_name: Mapping[str, Endpoint]) -> Starlette:
     """The application of the built-in endpoints, called for admitted requests."""
     return Starlette(
-        routes=api_routes(ground.policy, by_name),
+        routes=api_routes(resources.policy, by_name),
         middleware=[Middleware(NoStore)],
         exception_handlers={Refusal: refused, StorageUnavailable: store_is_out, Exception: failed},
     )
 
 
-def _runtime(ground: Resources, api: Starlette, readiness: Readiness) -> Runtime:
+def _runtime(resources: Resources, api: Starlette, readiness: Readiness) -> Runtime:
     """The runtime for the initial configuration."""
-    settings, policy, ticker = ground.settings, ground.policy, ground.ticker
-    decision_log = _decision_log(ground, lambda: runtime.policy_version)
+    settings, policy, ticker = resources.settings, resources.policy, resources.ticker
+    decision_log = _decision_log(resources, lambda: runtime.policy_version)
     gates = GateFactory(
-        ground.credentials,
-        ground.stores.directory,
-        sessions=ground.session_verifier,
+        resources.credentials,
+        resources.stores.directory,
+        sessions=resources.session_verifier,
         decisions=decision_log,
-        shadow_decisions=ground.shadow_log,
+        shadow_decisions=resources.shadow_log,
     )
     own_names = _own_header_names(settings)
     rules = FieldRules(own_names, own_cookies(settings))
-    assertions = _assertions(ground)
+    assertions = _assertions(resources)
     runtime = Runtime(
         server=settings.server,
-        gate=gates.build(policy, ground.configuration.shadows, Limits(policy.routes, shared=ground.stores.buckets)),
+        gate=gates.build(
+            policy, resources.configuration.shadows, Limits(policy.routes, shared=resources.stores.buckets)
+        ),
         gates=gates,
         policy_version=policy_version(settings),
         verifier=Verifier(
@@ -127,89 +129,89 @@ def _runtime(ground: Resources, api: Starlette, readiness: Readiness) -> Runtime
             policy.routes,
             rules=rules,
             ticker=ticker,
-            loop=ground.loop,
+            loop=resources.loop,
             tls=TlsContexts(settings.upstreams),
             assertions=assertions,
         ),
         api=api,
-        observer=ground.observer,
+        observer=resources.observer,
         readiness=readiness,
         header_rules=rules,
         proxies=TrustedProxies(settings.server.trusted_proxies),
         ticker=ticker,
-        loop=ground.loop,
+        loop=resources.loop,
         decision_log=decision_log,
     )
-    runtime.tracer = _tracer(ground)
+    runtime.tracer = _tracer(resources)
     if settings.server.operations_port is not None:
-        runtime.with_operations(_operations_gate(ground))
+        runtime.with_operations(_operations_gate(resources))
     return runtime
 
 
-def _operations_gate(ground: Resources) -> Gate:
+def _operations_gate(resources: Resources) -> Gate:
     """The gate of the listener on `server.operations_port`."""
     return Gate(
-        policy=operations_policy(ground.settings),
-        credentials=ground.credentials,
-        directory=ground.stores.directory,
+        policy=operations_policy(resources.settings),
+        credentials=resources.credentials,
+        directory=resources.stores.directory,
         limits=Limits(),
     )
 
 
-def _decision_log(ground: Resources, version: Callable[[], str]) -> DecisionLog | None:
-    wanted = ground.settings.observability.decision_log
-    return None if wanted is None else DecisionLog(wanted, ground.observer.say, version=version)
+def _decision_log(resources: Resources, version: Callable[[], str]) -> DecisionLog | None:
+    settings = resources.settings.observability.decision_log
+    return None if settings is None else DecisionLog(settings, resources.observer.say, version=version)
 
 
-def _assertions(ground: Resources) -> Assertions | None:
-    wanted = ground.settings.identity.assertion
-    return None if wanted is None else Assertions(ground.tokens, wanted, ground.ticker)
+def _assertions(resources: Resources) -> Assertions | None:
+    settings = resources.settings.identity.assertion
+    return None if settings is None else Assertions(resources.tokens, settings, resources.ticker)
 
 
-def _tracer(ground: Resources) -> "Tracer | None":
+def _tracer(resources: Resources) -> "Tracer | None":
     """The tracer, None without `observability.tracing`. Raises ConfigurationError if its libraries are missing."""
-    asked = ground.settings.observability.tracing
-    if asked is None:
+    settings = resources.settings.observability.tracing
+    if settings is None:
         return None
-    problems = missing_extras(ground.settings)
+    problems = missing_extras(resources.settings)
     if problems:
         raise ConfigurationError(problems)
     from gateway.observability.tracing import Tracer  # Its libraries take half a second and 20 MiB.
 
-    tracer = Tracer(asked)
-    ground.stack.callback(tracer.close)
-    ground.observer.completed = tracer.observing(ground.observer.completed)
+    tracer = Tracer(settings)
+    resources.stack.callback(tracer.close)
+    resources.observer.completed = tracer.observing(resources.observer.completed)
     return tracer
 
 
-def _add_sources(metrics: Metrics, ground: Resources, *, services: Services, runtime: Runtime) -> None:
+def _add_sources(metrics: Metrics, resources: Resources, *, services: Services, runtime: Runtime) -> None:
     sources: tuple[SampleSource, ...] = (
         runtime.samples,
-        ground.stores.samples,
-        ground.credentials.samples,
+        resources.stores.samples,
+        resources.credentials.samples,
         services.passwords.samples,
         services.lockout.samples,
         services.accounts.sign_in.samples,
-        *(() if ground.session_verifier is None else (ground.session_verifier.samples,)),
+        *(() if resources.session_verifier is None else (resources.session_verifier.samples,)),
         *(() if services.browser is None else (services.browser.samples,)),
-        ground.ticker.lag.samples,
-        ground.shadow_log.samples,
+        resources.ticker.lag.samples,
+        resources.shadow_log.samples,
         *(() if services.mail is None else (services.mail.samples,)),
     )
     for source in sources:
         metrics.add(source)
 
 
-def _reloader(ground: Resources, runtime: Runtime, *, services: Services, pages: "Pages | None") -> Reloader:
+def _reloader(resources: Resources, runtime: Runtime, *, services: Services, pages: "Pages | None") -> Reloader:
     return Reloader(
-        ground.configuration,
+        resources.configuration,
         runtime,
-        credentials=ground.credentials,
-        directory=ground.stores.directory,
+        credentials=resources.credentials,
+        directory=resources.stores.directory,
         followers=(
             services.accounts,
             services.administration,
-            services.own_keys,
+            services.api_keys,
             *_browser_followers(services),
             *(() if services.mail is None else (services.mail.invitations,)),
         ),
@@ -221,14 +223,14 @@ def _browser_followers(services: Services) -> tuple[Reloadable, ...]:
     return () if services.browser is None else (services.browser,)
 
 
-def _start_ticking(ground: Resources, runtime: Runtime, *, metrics: Metrics) -> None:
+def _start_ticking(resources: Resources, runtime: Runtime, *, metrics: Metrics) -> None:
     """Start the ticker. It stops first, so that it calls no closed component."""
-    ground.ticker.subscribe(ground.observer.tick)
-    ground.ticker.subscribe(metrics.tick)
-    ground.ticker.start()
-    ground.stack.callback(lambda: runtime.proxy.close())
-    ground.stack.callback(runtime.watch.close)
-    ground.stack.callback(ground.ticker.stop)
+    resources.ticker.subscribe(resources.observer.tick)
+    resources.ticker.subscribe(metrics.tick)
+    resources.ticker.start()
+    resources.stack.callback(lambda: runtime.proxy.close())
+    resources.stack.callback(runtime.watch.close)
+    resources.stack.callback(resources.ticker.stop)
 
 
 def _say_where_to_sign_in(settings: Settings) -> None:

@@ -9,13 +9,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as StarletteRoute
 
 from gateway.accounts.administration import Administration
-from gateway.accounts.api_keys import OwnKeys
+from gateway.accounts.api_keys import ApiKeyService
 from gateway.accounts.browser_sessions import BrowserSessions
 from gateway.accounts.confirmation import Confirmation
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import PasswordPool
 from gateway.accounts.service import Accounts
-from gateway.accounts.sessions import OwnSessions
+from gateway.accounts.sessions import SessionService
 from gateway.accounts.sign_in import PasswordSignIn, VerificationRequired
 from gateway.api.accounts import account_endpoints, key_endpoints, session_endpoints
 from gateway.api.administration import administration_endpoints
@@ -51,17 +51,17 @@ class Services:
     lockout: Lockout
     accounts: Accounts
     administration: Administration
-    own_sessions: OwnSessions
-    own_keys: OwnKeys
+    sessions: SessionService
+    api_keys: ApiKeyService
     browser: BrowserSessions | None
     mail: "MailServices | None"
 
 
-def open_services(ground: Resources) -> Services:
+def open_services(resources: Resources) -> Services:
     """Create the services of a process. Their threads end with the foundation."""
-    settings, stores = ground.settings, ground.stores
+    settings, stores = resources.settings, resources.stores
     passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
-    ground.stack.callback(passwords.close)
+    resources.stack.callback(passwords.close)
     lockout = Lockout(settings.accounts.lockout, shared=stores.failures)
     registrations = RegistrationLimit(settings.accounts.registration_limit, shared=stores.buckets)
     limits = None if settings.mail is None else MailLimits(settings.mail.limits, shared=stores.buckets)
@@ -74,7 +74,7 @@ def open_services(ground: Resources) -> Services:
         passwords=passwords,
         feed=stores.feed,
         settings=settings,
-        tokens=ground.tokens,
+        tokens=resources.tokens,
         lockout=lockout,
         registrations=registrations,
         verification=verification,
@@ -94,7 +94,7 @@ def open_services(ground: Resources) -> Services:
         from gateway.server.mail import open_mail  # Imports the libraries of SMTP and of texts.
 
         mail = open_mail(
-            ground,
+            resources,
             accounts=accounts,
             passwords=passwords,
             confirmation=confirmation,
@@ -106,34 +106,36 @@ def open_services(ground: Resources) -> Services:
         lockout,
         accounts,
         administration,
-        own_sessions=OwnSessions(stores.sessions, stores.feed),
-        own_keys=OwnKeys(stores.api_keys, stores.feed, settings),
-        browser=_browser_sessions(ground, accounts.sign_in, confirmation),
+        sessions=SessionService(stores.sessions, stores.feed),
+        api_keys=ApiKeyService(stores.api_keys, stores.feed, settings),
+        browser=_browser_sessions(resources, accounts.sign_in, confirmation),
         mail=mail,
     )
 
 
-def _browser_sessions(ground: Resources, sign_in: PasswordSignIn, confirmation: Confirmation) -> BrowserSessions | None:
-    stores = ground.stores
-    if ground.session_verifier is None:
+def _browser_sessions(
+    resources: Resources, sign_in: PasswordSignIn, confirmation: Confirmation
+) -> BrowserSessions | None:
+    stores = resources.stores
+    if resources.session_verifier is None:
         return None
     cleaning = SessionCleaning(stores.sessions.delete_old)
     cleaning.start()
-    ground.stack.push_async_callback(cleaning.close)
+    resources.stack.push_async_callback(cleaning.close)
     return BrowserSessions(
         stores.browser_sessions,
         users=stores.users,
         sessions=stores.sessions,
         sign_in=sign_in,
         confirmation=confirmation,
-        verifier=ground.session_verifier,
+        verifier=resources.session_verifier,
         feed=stores.feed,
-        settings=ground.settings,
+        settings=resources.settings,
     )
 
 
 def endpoints(
-    ground: Resources,
+    resources: Resources,
     services: Services,
     *,
     metrics: Metrics,
@@ -144,28 +146,28 @@ def endpoints(
 ) -> Mapping[str, Endpoint]:
     """Every endpoint by its route name. `version` returns the version of the active policy, `current` the active
     configuration. `pages` is None without pages."""
-    observability = ground.settings.observability
+    observability = resources.settings.observability
     signing_in = SigningIn(
         CONSOLE,
         services.accounts,
-        admin_role=ground.settings.accounts.admin_role,
-        tokens=ground.tokens,
-        directory=ground.stores.directory,
+        admin_role=resources.settings.accounts.admin_role,
+        tokens=resources.tokens,
+        directory=resources.stores.directory,
         settings=lambda: current().settings,
     )
     first_sessions = FirstSessions(services.browser, lambda: current().policy)
     return {
         **account_endpoints(services.accounts, services.browser, first_sessions),
         **_browser_endpoints(services, current),
-        **session_endpoints(services.own_sessions),
-        **key_endpoints(services.own_keys),
+        **session_endpoints(services.sessions),
+        **key_endpoints(services.api_keys),
         **administration_endpoints(services.administration),
-        **_link_endpoints(services, first_sessions, ground.settings),
+        **_link_endpoints(services, first_sessions, resources.settings),
         **operation_endpoints(state=readiness, policy=version, metrics=metrics, settings=observability),
-        **openapi_endpoints(lambda: current().settings, ground.policy.own),
+        **openapi_endpoints(lambda: current().settings, resources.policy.own),
         **console_endpoints(Console(signing_in, metrics, current=current, version=version)),
         **_page_endpoints(pages, services),
-        "tokens.jwks": _jwks(ground.tokens.keys),
+        "tokens.jwks": _jwks(resources.tokens.keys),
     }
 
 
@@ -175,13 +177,13 @@ def _browser_endpoints(services: Services, current: Callable[[], Configuration])
     return browser_endpoints(services.browser, services.accounts, lambda: current().policy)
 
 
-def open_pages(ground: Resources) -> "Pages | None":
+def open_pages(resources: Resources) -> "Pages | None":
     """The pages for accounts, None without them. Raises ConfigurationError for faulty texts and templates."""
-    if ground.settings.accounts.pages is None:
+    if resources.settings.accounts.pages is None:
         return None
     from gateway.api.pages.endpoints import Pages  # Jinja2 takes 20 ms and 3 MiB.
 
-    return Pages(ground.settings)
+    return Pages(resources.settings)
 
 
 def _page_endpoints(pages: "Pages | None", services: Services) -> Mapping[str, Endpoint]:
@@ -193,8 +195,8 @@ def _page_endpoints(pages: "Pages | None", services: Services) -> Mapping[str, E
         page_handlers(
             services.browser,
             accounts=services.accounts,
-            sessions=services.own_sessions,
-            keys=services.own_keys,
+            sessions=services.sessions,
+            keys=services.api_keys,
             links=services.mail,
         )
     )

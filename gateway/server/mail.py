@@ -40,7 +40,7 @@ class MailServices:
 
 
 def open_mail(
-    ground: Resources,
+    resources: Resources,
     *,
     accounts: Accounts,
     passwords: PasswordPool,
@@ -50,14 +50,14 @@ def open_mail(
 ) -> MailServices:
     """Create the services, and start the sender, which ends with the foundation. Raises ConfigurationError for unusable
     texts."""
-    settings, stores = ground.settings, ground.stores
+    settings, stores = resources.settings, resources.stores
     links = Links(stores.database, stores.outbox, keys_known_for=settings.cache.user_ttl + CLOCK_SKEW)
     uses = LinkUses(links)
     registration = LinkRegistration(uses=uses, accounts=accounts, passwords=passwords, feed=stores.feed)
     requests = MailRequests(stores.database, stores.outbox, LinkLifetimes.of(settings))
     sender = open_sender(settings, stores.outbox, requests)
     sender.start()
-    ground.stack.push_async_callback(sender.close)
+    resources.stack.push_async_callback(sender.close)
     return MailServices(
         uses=uses,
         verification=Verification(

@@ -145,8 +145,8 @@ class _Supervisor:
 
     def _read_ready_pipe(self) -> None:
         with suppress(BlockingIOError):
-            while told := os.read(self._ready_pipe, _PID.size):
-                self._starting.discard(_PID.unpack(told)[0])
+            while pid := os.read(self._ready_pipe, _PID.size):
+                self._starting.discard(_PID.unpack(pid)[0])
                 if not self._served:
                     self._served = True
                     self._hooks.ready()

@@ -67,11 +67,11 @@ class StoredBrowserSessions:
     async def known(self, digests: Sequence[bytes]) -> Mapping[bytes, KnownSession]:
         """Return the sessions of these cookies, current and previous ones, in one round trip."""
         rows = await self._database.read(lambda c: c.execute(_BY_DIGEST, {"digests": list(digests)}).all())
-        asked, found = frozenset(digests), {}
+        requested, found = frozenset(digests), {}
         for row in rows:
-            if row.digest in asked:
+            if row.digest in requested:
                 found[row.digest] = _session_of(row, is_previous=False)
-            if row.previous_digest in asked:
+            if row.previous_digest in requested:
                 found[row.previous_digest] = _session_of(row, is_previous=True)
         return found
 

@@ -43,8 +43,8 @@ def prefers_html(accept: bytes) -> bool:
 
 def _quality(ranges: Sequence[tuple[bytes, float]], kind: bytes, subtype: bytes) -> float:
     """The quality of a media type: that of the most specific range that matches it."""
-    for wanted in (kind + b"/" + subtype, kind + b"/*", b"*/*"):
-        found = [quality for name, quality in ranges if name == wanted]
+    for media_range in (kind + b"/" + subtype, kind + b"/*", b"*/*"):
+        found = [quality for name, quality in ranges if name == media_range]
         if found:
             return max(found)
     return 0.0

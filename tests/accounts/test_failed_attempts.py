@@ -64,7 +64,7 @@ def test_no_more_are_let_in_than_are_allowed_in_a_window(attempts: list[tuple[Co
 
 
 def test_a_flood_of_made_up_names_is_bounded_and_pushes_out_the_oldest() -> None:
-    counts = FailedAttempts(lifetime=70.0, room=100)
+    counts = FailedAttempts(lifetime=70.0, max_counts=100)
     for _ in range(3):
         counts.failed(ANN, 0.0)
     for number in range(49):

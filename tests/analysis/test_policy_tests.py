@@ -59,8 +59,8 @@ def test_a_test_says_who_asks_and_what_becomes_of_it() -> None:
     assert (test.name, test.person) == ("editors", Person("u1", frozenset({"editor"})))
     assert [each.position[1:] for each in test.expectations] == [(3, 11), (3, 28), (4, 10), (4, 34), (4, 50)]
     first, second, third, fourth, fifth = test.expectations
-    assert first == Expectation(text="PUT /articles/7", asked=PolicyRequest(b"PUT", b"/articles/7"), allowed=True)
-    assert (second.asked, second.route) == (PolicyRequest(b"GET", b"/?x=1", b"api.example"), "api")
+    assert first == Expectation(text="PUT /articles/7", request=PolicyRequest(b"PUT", b"/articles/7"), allowed=True)
+    assert (second.request, second.route) == (PolicyRequest(b"GET", b"/?x=1", b"api.example"), "api")
     assert (third.status, third.route) == (403, "GET /a")
     assert (fourth.status, fourth.route) == (404, None)
     assert (fifth.status, fifth.route) == (None, "some")
@@ -83,7 +83,7 @@ def test_who_asks(written: str, person: Person | None) -> None:
 
 def test_variables_are_filled_in_as_in_the_configuration() -> None:
     (test,) = sound('- {name: it, as: anonymous, allow: ["GET ${PLACE}/7"]}')
-    assert test.allow[0].asked.target == b"/articles/7"
+    assert test.allow[0].request.target == b"/articles/7"
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ async def test_of_all_forged_requests_none_passes_and_all_genuine_ones_do(decide
         head = RequestHead(case.method.encode(), case.path.encode(), fields, peer, minor=1, made_id=b"1")
         decision = gate.admit(head)
         if isinstance(decision, PendingDecision):
-            decision = await gate.conclude(decision)
+            decision = await gate.resolve(decision)
         if named(decision) != expected(case):
             wrong.append((case, named(decision), expected(case)))
     assert wrong == []
@@ -201,7 +201,7 @@ async def test_forward_authorization_decides_alike(deciders: Deciders) -> None:
         )
         verdict = verifier.ask(gate, question)
         if isinstance(verdict, PendingDecision):
-            verdict = await verifier.conclude(gate, question, verdict)
+            verdict = await verifier.resolve(gate, question, verdict)
         assert isinstance(verdict, Verdict)
         outcome = verdict.outcome
         found = outcome.code if isinstance(outcome, Refusal) else named(verdict.admission)

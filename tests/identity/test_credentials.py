@@ -158,7 +158,7 @@ class Rig:
 
     async def decide(self, path: str, credential: bytes = KEY) -> Any:
         decision = self.gate.admit(self.head(path, credential))
-        return await self.gate.conclude(decision) if isinstance(decision, PendingDecision) else decision
+        return await self.gate.resolve(decision) if isinstance(decision, PendingDecision) else decision
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def rig(tokens: Tokens, tmp_path: Path) -> Rig:
 async def test_what_must_be_asked_for_is_waited_for_once(rig: Rig) -> None:
     waiting = rig.gate.admit(rig.head("/api/x", KEY))
     assert isinstance(waiting, PendingDecision) and waiting.credential == KEY and waiting.claims is None
-    admission = await rig.gate.conclude(waiting)
+    admission = await rig.gate.resolve(waiting)
     assert isinstance(admission, Admission) and admission.principal is not None
     assert (admission.principal.id, admission.principal.roles) == ("u1", frozenset({"user"}))
     again = rig.gate.admit(rig.head("/api/x", KEY))

@@ -184,7 +184,7 @@ class Faces:
         fields = [(b"Host", written.host.encode()), *_fields(written.fields), *self._credential(written)]
         head = self._head(written.method, written.target, fields, peer=_NOT_TRUSTED)
         head.websocket = handshake
-        decision = self._concluded(self._gate.admit(head))
+        decision = self._resolved(self._gate.admit(head))
         return self._of_decision(decision, written)
 
     def _verified(self, written: Written, *, handshake: bool) -> Outcome:
@@ -195,11 +195,11 @@ class Faces:
         fields += [(b"Host", b"verify.test"), *about_pages, *self._credential(written)]
         fields += [(b"Sec-WebSocket-Key", b"AAAAAAAAAAAAAAAAAAAAAA==")] if handshake else []
         question = self._head("GET", "/_gateway/verify", fields, peer=_TRUSTED)
-        asked = self._concluded(self._gate.admit(question))
+        asked = self._resolved(self._gate.admit(question))
         assert isinstance(asked, Admission)
         verdict = self._verifier.ask(self._gate, asked)
         if isinstance(verdict, PendingDecision):
-            verdict = self._loop.run(self._verifier.conclude(self._gate, asked, verdict))
+            verdict = self._loop.run(self._verifier.resolve(self._gate, asked, verdict))
         if isinstance(verdict.outcome, DirectResponse) and verdict.outcome.status != _ANSWERED:
             return _outcome("allowed", dict(verdict.outcome.fields)[b"x-gateway-route"].decode())
         return self._of_decision(verdict.outcome, written)
@@ -210,8 +210,8 @@ class Faces:
             method.encode(), target.encode(), sorted_fields, Peer(peer, "http", self._proxies), minor=1, made_id=b"r"
         )
 
-    def _concluded(self, decision: Decision | PendingDecision) -> Decision:
-        return self._loop.run(self._gate.conclude(decision)) if isinstance(decision, PendingDecision) else decision
+    def _resolved(self, decision: Decision | PendingDecision) -> Decision:
+        return self._loop.run(self._gate.resolve(decision)) if isinstance(decision, PendingDecision) else decision
 
     def _credential(self, written: Written) -> list[Field]:
         known = self._credentials.get(written.person)

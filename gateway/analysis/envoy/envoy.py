@@ -15,7 +15,7 @@ from gateway.analysis.envoy.messages import (
     http_filter,
     socket_address,
 )
-from gateway.analysis.envoy.unsupported import refuse_what_cannot_be_said
+from gateway.analysis.envoy.unsupported import refuse_unsupported
 from gateway.policy.loader import Configuration
 from gateway.settings.model import Settings
 
@@ -51,7 +51,7 @@ def envoy_export(configuration: Configuration, *, listen: Place, gateway: Place,
 
     Raises ConfigurationError with every key that Envoy cannot express.
     """
-    refuse_what_cannot_be_said(configuration, native=native)
+    refuse_unsupported(configuration, native=native)
     settings = configuration.settings
     upstreams = [upstream_cluster(each, settings.health_host(each)) for each in settings.upstreams.values()]
     clusters = [gateway_cluster(GATEWAY, *gateway), *upstreams]

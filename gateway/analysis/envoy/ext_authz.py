@@ -35,12 +35,12 @@ _SECONDS_FOR_A_DECISION: Final = "5s"
 def filters(settings: Settings, identity: tuple[str, ...]) -> list[Message]:
     """The ext_authz filter. It fails closed: without a response the status is 503."""
     exactly = [{"exact": name.lower()} for name in identity]
-    asked: list[dict[str, str]] = [{"exact": name} for name in _ASKED_WITH]
+    sent: list[dict[str, str]] = [{"exact": name} for name in _ASKED_WITH]
     metadata = [{"exact": ROUTE}, {"exact": PATH}]
     if settings.sessions is not None:
-        asked += [*({"exact": name} for name in _OF_BROWSERS), {"prefix": _OF_BROWSERS_PREFIX}]
+        sent += [*({"exact": name} for name in _OF_BROWSERS), {"prefix": _OF_BROWSERS_PREFIX}]
         metadata.append({"exact": COOKIE})
-    told = [{"prefix": "access-control-"}, {"exact": "vary"}, {"prefix": "ratelimit"}]
+    returned = [{"prefix": "access-control-"}, {"exact": "vary"}, {"prefix": "ratelimit"}]
     service: dict[str, Any] = {
         "server_uri": {"uri": "http://gateway", "cluster": DECIDES, "timeout": _SECONDS_FOR_A_DECISION},
         "path_override": "/_gateway/verify",
@@ -52,7 +52,7 @@ def filters(settings: Settings, identity: tuple[str, ...]) -> list[Message]:
         },
         "authorization_response": {
             "allowed_upstream_headers": {"patterns": exactly},
-            "allowed_client_headers_on_success": {"patterns": told},
+            "allowed_client_headers_on_success": {"patterns": returned},
             "dynamic_metadata_from_headers": {"patterns": metadata},
         },
     }
@@ -61,7 +61,7 @@ def filters(settings: Settings, identity: tuple[str, ...]) -> list[Message]:
         "failure_mode_allow": False,
         "status_on_error": {"code": 503},
         "clear_route_cache": True,
-        "allowed_headers": {"patterns": asked},
+        "allowed_headers": {"patterns": sent},
         "http_service": service,
     }
     return [http_filter(EXT_AUTHZ, asking)]

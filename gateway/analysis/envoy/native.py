@@ -146,27 +146,28 @@ def _place(pattern: Pattern, place: RouteGroup, settings: Settings) -> list[Mess
     for route in dict.fromkeys(place.routes):
         methods = [TRACE.decode()] if route.methods is None else sorted(method.decode() for method in route.methods)
         its = {**match, "headers": [{**method_is(methods), "invert_match": route.methods is None}]}
-        asked = _asked(route)
+        requirement = _requirement(route)
         written += [
-            {**each, "typed_per_filter_config": asked} for each in to_upstream(route, its, settings, _rewrite(route))
+            {**each, "typed_per_filter_config": requirement}
+            for each in to_upstream(route, its, settings, _rewrite(route))
         ]
     written.append(answered(f"{pattern.text} (other methods)", match, "method_not_allowed", allow=place.allow))
     return written
 
 
-def _asked(route: Route) -> Message:
+def _requirement(route: Route) -> Message:
     """The requirements of jwt_authn and RBAC on a route."""
     if route.authentication == "none":
         return per_route(JWT_AUTHN, {"disabled": True})
     credential = _REQUIRED if route.authentication == "required" else _OPTIONAL
-    asked = per_route(JWT_AUTHN, {"requirement_name": credential})
-    wanted = [*([route.requirement.any] if route.requirement.any is not None else [])]
-    wanted += [frozenset((role,)) for role in sorted(route.requirement.all or ())]
-    if not wanted:
-        return asked
-    principals = [_one_of(roles) for roles in wanted]
+    authentication = per_route(JWT_AUTHN, {"requirement_name": credential})
+    groups = [*([route.requirement.any] if route.requirement.any is not None else [])]
+    groups += [frozenset((role,)) for role in sorted(route.requirement.all or ())]
+    if not groups:
+        return authentication
+    principals = [_one_of(roles) for roles in groups]
     rule = {"permissions": [{"any": True}], "principals": [{"and_ids": {"ids": principals}}]}
-    return asked | per_route(RBAC, {"rbac": {"rules": {"action": "ALLOW", "policies": {"roles": rule}}}})
+    return authentication | per_route(RBAC, {"rbac": {"rules": {"action": "ALLOW", "policies": {"roles": rule}}}})
 
 
 def _one_of(roles: frozenset[str]) -> Message:

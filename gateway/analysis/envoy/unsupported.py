@@ -17,7 +17,7 @@ _HMAC: Final = "HS"
 Found = Iterator[tuple[str, str]]
 
 
-def refuse_what_cannot_be_said(configuration: Configuration, *, native: bool) -> None:
+def refuse_unsupported(configuration: Configuration, *, native: bool) -> None:
     """Raises ConfigurationError with every setting that an export would have to leave out."""
     settings = configuration.settings
     found = [*_anywhere(settings)]

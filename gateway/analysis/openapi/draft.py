@@ -132,8 +132,8 @@ class _Drafting:
         """
         drafted: list[_Group] = []
         unknown: dict[object, _Place] = {(place.pattern.shape, None): place for place in self._unknown_places()}
-        groups, told_by_query = self._groups()
-        unknown |= {(place.pattern.shape, place.method): place for place in told_by_query}
+        groups, split_by_query = self._groups()
+        unknown |= {(place.pattern.shape, place.method): place for place in split_by_query}
         for group in groups:
             if (group.pattern.shape, None) in unknown:
                 self._leave_out_all(group)
@@ -220,8 +220,10 @@ class _Drafting:
         for other in others:
             self.remarks.append(f"{other} and {first} share a rule, which requires the security of both")
         openness, keys, roles, more = _access(group.asks)
-        told = dict.fromkeys((*group.remarks, *(remark for each in group.operations for remark in each.remarks), *more))
-        return DraftRoute(group.pattern.text, self._name(first.name), method, keys, roles, tuple(told), openness)
+        remarks = dict.fromkeys(
+            (*group.remarks, *(remark for each in group.operations for remark in each.remarks), *more)
+        )
+        return DraftRoute(group.pattern.text, self._name(first.name), method, keys, roles, tuple(remarks), openness)
 
     def _closed_route(self, place: _Place) -> DraftRoute:
         scopes = {scope for each in self._spec.operations if each.asks for scope in each.asks.scopes}

@@ -291,9 +291,9 @@ class _Reader:
         """The scopes of one alternative; None if it requires neither a token nor a scope."""
         scopes: set[str] = set()
         takes_token = False
-        for name, wanted in schemes.items():
+        for name, listed in schemes.items():
             scheme = self._schemes.get(str(name))
-            scopes |= _roles(str(name), wanted)
+            scopes |= _roles(str(name), listed)
             if scheme is None:
                 remarks.append(f"the security scheme {name} is not defined: only its scopes count")
                 continue

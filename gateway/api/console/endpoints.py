@@ -67,13 +67,13 @@ class Console:
         who = await self._signing_in.administrator(request)
         if who is None:
             return _page(pages.sign_in_page())
-        asked = query_fields(request)
-        view = asked.get("view", "now")
-        number = pages.page_number(asked.get("page", ""))
+        query = query_fields(request)
+        view = query.get("view", "now")
+        number = pages.page_number(query.get("page", ""))
         if view == "policy":
             content = await asyncio.to_thread(policy_view, self._current(), number)
         elif view == "explain":
-            content = await asyncio.to_thread(explain_view, self._current(), asked)
+            content = await asyncio.to_thread(explain_view, self._current(), query)
         else:
             view, content = "now", await self._now(number)
         return _page(pages.view_page(view, who[0].email or who[0].id, content))
@@ -143,19 +143,19 @@ def policy_view(configuration: Configuration, number: int) -> str:
     return pages.policy(table, part, hidden_roles=len(roles) - len(columns))
 
 
-def explain_view(configuration: Configuration, asked: dict[str, str]) -> str:
+def explain_view(configuration: Configuration, form: dict[str, str]) -> str:
     """Build the form, and the decision about the request in it."""
-    if not asked.get("url"):
-        return pages.explain(asked, "")
+    if not form.get("url"):
+        return pages.explain(form, "")
     try:
-        request = parse_request_line(asked.get("method") or "GET", asked["url"])
+        request = parse_request_line(form.get("method") or "GET", form["url"])
     except InvalidValue as error:
-        return pages.explain(asked, pages.problem(f"{error.message}{f' ({error.right})' if error.right else ''}"))
-    roles = frozenset(role.strip() for role in asked.get("roles", "").split(",") if role.strip())
-    person = None if asked.get("caller") == "anonymous" else Person(asked.get("id", ""), roles)
+        return pages.explain(form, pages.problem(f"{error.message}{f' ({error.right})' if error.right else ''}"))
+    roles = frozenset(role.strip() for role in form.get("roles", "").split(",") if role.strip())
+    person = None if form.get("caller") == "anonymous" else Person(form.get("id", ""), roles)
     hierarchy = RoleHierarchy(configuration.settings.roles)
     explanation = explain(configuration.policy, hierarchy, request, person, configuration.shadows)
-    return pages.explain(asked, pages.explained(explanation))
+    return pages.explain(form, pages.explained(explanation))
 
 
 def console_endpoints(console: Console) -> dict[str, Endpoint]:

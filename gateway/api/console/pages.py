@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Final, NamedTuple
 
-from gateway.analysis.describe import who_passes
+from gateway.analysis.describe import callers_in_words
 from gateway.analysis.explain import Explanation
 from gateway.analysis.matrix import Cell, Matrix
 from gateway.observability.metrics.summary import Summary
@@ -80,10 +80,10 @@ def page_number(text: str) -> int:
 
 def sign_in_page(message: str = "") -> str:
     """Build the form for visitors who are not signed in."""
-    told = f'<p class="bad" role="alert">{escape(message)}</p>' if message else ""
+    alert = f'<p class="bad" role="alert">{escape(message)}</p>' if message else ""
     return _document(
         "Sign in",
-        f"""<header><b>gateway</b></header><main><h1>Sign in</h1>{told}
+        f"""<header><b>gateway</b></header><main><h1>Sign in</h1>{alert}
 <form method="post" action="{PATH}"><input type="hidden" name="action" value="sign-in">
 <label>E-mail address<br><input name="username" type="email" autocomplete="username" required autofocus></label>
 <label>Password<br><input name="password" type="password" autocomplete="current-password" required></label>
@@ -188,7 +188,7 @@ def policy(table: Matrix, part: Part, hidden_roles: int) -> str:
     rows = [
         [
             escape(label_of(row.route)),
-            escape(who_passes(row.route)),
+            escape(callers_in_words(row.route)),
             *map(_cell, (row.anonymous, row.signed_in, *row.roles)),
         ]
         for row in table.rows
@@ -201,9 +201,9 @@ def policy(table: Matrix, part: Part, hidden_roles: int) -> str:
 def label_of(route: Route) -> str:
     """Return the methods, host and path of a route."""
     methods = sorted(method.decode() for method in route.methods or ())
-    told = [method for method in methods if method != "HEAD" or "GET" not in methods]
+    shown = [method for method in methods if method != "HEAD" or "GET" not in methods]
     host = "" if route.host is None else route.host.decode()
-    return f"{','.join(told)} {host}{route.pattern}".strip()
+    return f"{','.join(shown)} {host}{route.pattern}".strip()
 
 
 def _cell(cell: Cell) -> str:
@@ -215,17 +215,16 @@ def _cell(cell: Cell) -> str:
 # ---- explain
 
 
-def explain(asked: Mapping[str, str], result: str) -> str:
+def explain(form: Mapping[str, str], result: str) -> str:
     """Build the form with the explained request, and the result."""
 
     def field(name: str, title: str, hint: str) -> str:
         return (
-            f'<label>{title}<br><input name="{name}" value="{escape(asked.get(name, ""))}" '
-            f'placeholder="{hint}"></label>'
+            f'<label>{title}<br><input name="{name}" value="{escape(form.get(name, ""))}" placeholder="{hint}"></label>'
         )
 
     kinds = "".join(
-        f'<option value="{kind}"{" selected" if asked.get("caller") == kind else ""}>{title}</option>'
+        f'<option value="{kind}"{" selected" if form.get("caller") == kind else ""}>{title}</option>'
         for kind, title in (("signed-in", "a signed-in user"), ("anonymous", "an anonymous caller"))
     )
     return f"""<h2>Why is a request allowed, or refused?</h2><form method="get" action="{PATH}">
@@ -246,7 +245,9 @@ def explained(explanation: Explanation) -> str:
     if verdict.target is not None:
         rows.append(["canonical path", f"<code>{escape(verdict.target.path.decode('latin-1'))}</code>"])
     if verdict.route is not None:
-        rows.append(["route", f"<code>{escape(verdict.route.name)}</code>, for {escape(who_passes(verdict.route))}"])
+        rows.append(
+            ["route", f"<code>{escape(verdict.route.name)}</code>, for {escape(callers_in_words(verdict.route))}"]
+        )
         if verdict.route.position is not None:
             rows.append(["written at", f"line {verdict.route.position.line}"])
     for held in explanation.held:

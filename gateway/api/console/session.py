@@ -113,8 +113,8 @@ def refuse_other_sites(request: Request) -> None:
 def _is_https(request: Request) -> bool:
     """Return whether the browser uses TLS, to the gateway or to the first of the trusted proxies in front."""
     head = admission_of(request).request
-    said = head.fields.forwarded_proto if head.peer.trusted else None
-    return request.url.scheme == "https" or (said or b"").partition(b",")[0].strip().lower() == b"https"
+    scheme = head.fields.forwarded_proto if head.peer.trusted else None
+    return request.url.scheme == "https" or (scheme or b"").partition(b",")[0].strip().lower() == b"https"
 
 
 def _cookie(request: Request) -> str | None:

@@ -5,12 +5,12 @@ from typing import Final
 
 from starlette.responses import Response
 
-from gateway.accounts.api_keys import OwnKeys
+from gateway.accounts.api_keys import ApiKeyService
 from gateway.accounts.browser_sessions import BrowserSessions
 from gateway.accounts.commands import KeyRequest, PasswordChange
 from gateway.accounts.inputs import accept
 from gateway.accounts.service import Accounts
-from gateway.accounts.sessions import OwnSessions
+from gateway.accounts.sessions import SessionService
 from gateway.accounts.store import ActiveSession
 from gateway.api.body import cancel_on_disconnect, origin_of
 from gateway.api.pages.links import LinkServices
@@ -63,8 +63,8 @@ class AccountPages:
         self,
         browser: BrowserSessions,
         accounts: Accounts,
-        sessions: OwnSessions,
-        keys: OwnKeys,
+        sessions: SessionService,
+        keys: ApiKeyService,
         links: LinkServices | None,
     ) -> None:
         self._browser = browser
@@ -153,8 +153,8 @@ class AccountPages:
         values = await visit.form()
         try:
             fields = {"name": values.get("name", ""), "expires_in": _seconds(values.get("expires", ""))}
-            asked = accept(KeyRequest, fields, visit.site.settings)
-            made = await self._keys.create(principal, claims, asked, origin_of(visit.request))
+            key_request = accept(KeyRequest, fields, visit.site.settings)
+            made = await self._keys.create(principal, claims, key_request, origin_of(visit.request))
         except Refusal as refusal:
             if refusal.code == "reauthentication_required":
                 raise

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from gateway.accounts.api_keys import OwnKeys
+from gateway.accounts.api_keys import ApiKeyService
 from gateway.accounts.browser_sessions import BrowserSessions
 from gateway.accounts.service import Accounts
-from gateway.accounts.sessions import OwnSessions
+from gateway.accounts.sessions import SessionService
 from gateway.api.pages.account import AccountPages
 from gateway.api.pages.endpoints import Handler
 from gateway.api.pages.links import LinkPages, LinkServices, RegistrationPages
@@ -16,8 +16,8 @@ def page_handlers(
     browser: BrowserSessions,
     *,
     accounts: Accounts,
-    sessions: OwnSessions,
-    keys: OwnKeys,
+    sessions: SessionService,
+    keys: ApiKeyService,
     links: LinkServices | None,
 ) -> Mapping[str, Handler]:
     """The handlers of all pages. `links` is None without mail."""

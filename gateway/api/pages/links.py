@@ -68,8 +68,8 @@ class RegistrationPages:
     async def _register(self, visit: Visit, values: Mapping[str, str]) -> Response:
         settings, origin = visit.site.settings, origin_of(visit.request)
         if self._view(visit).by_mail and self._links is not None:
-            asked = accept(EmailOnly, {"email": values.get("email", "")}, settings)
-            await self._links.verification.register(asked.email, origin)
+            form = accept(EmailOnly, {"email": values.get("email", "")}, settings)
+            await self._links.verification.register(form.email, origin)
             return visit.redirect(visit.url("register", done="mail"))
         text = values.get("new_password", "")
         body = accept(Registration, {"email": values.get("email", ""), "password": text}, settings)
@@ -147,10 +147,10 @@ class LinkPages:
     async def submit_forgot(self, visit: Visit) -> Response:
         values = await visit.form()
         try:
-            asked = accept(EmailOnly, {"email": values.get("email", "")}, visit.site.settings)
+            form = accept(EmailOnly, {"email": values.get("email", "")}, visit.site.settings)
         except Refusal as refusal:
             return visit.refuse(refusal, "forgot", values=values)
-        await self._resets.request(asked.email, origin_of(visit.request))
+        await self._resets.request(form.email, origin_of(visit.request))
         return visit.redirect(visit.url("forgot", done="mail"))
 
     async def reset(self, visit: Visit) -> Response:

@@ -71,10 +71,10 @@ class Site:
         self.browsers: Final[BrowserPolicy] = browsers
         self._is_relaxed = settings.server.paths == "relaxed"
 
-    def language(self, asked: str | None, accepted: str) -> str:
+    def language(self, requested: str | None, accepted: str) -> str:
         """The language of a response: the one asked for, or the preferred one."""
-        if asked in self.catalogue.languages:
-            return asked
+        if requested in self.catalogue.languages:
+            return requested
         return preferred_language(self.catalogue.languages, accepted)
 
     def safe_return(self, address: str | None) -> str | None:

@@ -71,11 +71,11 @@ def _run(settings: Settings, work: Callable[[Blocking], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-def _show(settings: Settings, record: UserRecord, said: str, *, as_json: bool) -> None:
+def _show(settings: Settings, record: UserRecord, done: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"subject": record.id, "is_blocked": not record.is_active})
     else:
-        say(f"{said} {record.id}.")
+        say(f"{done} {record.id}.")
     if settings.storage.redis is None:
         ttl = format_duration(settings.cache.user_ttl)
         say(f"Without storage.redis, a running gateway applies this within {ttl} (cache.user_ttl).", err=True)

@@ -153,8 +153,8 @@ def set_password(email: str, password_stdin: bool, config: Path, as_json: bool) 
     """Replace the password of an account, and end all of its sessions."""
     configuration = loaded(config)
     password = _new_password(password_stdin)
-    said = "Ended every session and replaced the password of"
-    _change(configuration, lambda accounts: accounts.set_password(email, password), said, as_json=as_json)
+    done = "Ended every session and replaced the password of"
+    _change(configuration, lambda accounts: accounts.set_password(email, password), done, as_json=as_json)
 
 
 @command.command("revoke")
@@ -163,8 +163,8 @@ def set_password(email: str, password_stdin: bool, config: Path, as_json: bool) 
 @json_option
 def revoke(email: str, config: Path, as_json: bool) -> None:
     """End every session and API key of an account; the password stays."""
-    said = "Ended every session and API key of"
-    _change(loaded(config), lambda accounts: accounts.revoke(email), said, as_json=as_json)
+    done = "Ended every session and API key of"
+    _change(loaded(config), lambda accounts: accounts.revoke(email), done, as_json=as_json)
 
 
 @command.command("delete")
@@ -194,14 +194,14 @@ def _run(configuration: Configuration, work: Work[T], *, creates: bool = False) 
 
 
 def _change(
-    configuration: Configuration, work: Work[UserRecord], said: str, *, as_json: bool, is_new: bool = False
+    configuration: Configuration, work: Work[UserRecord], done: str, *, as_json: bool, is_new: bool = False
 ) -> None:
     """Change an account and print the result. Running gateways can hold a copy of an existing account."""
     record = _run(configuration, work, creates=is_new)
     if as_json:
         print_json(account(record))
     else:
-        say(f"{said} {record.email} ({_state(record)}, roles: {_roles(record) or 'none'}, id {record.id}).")
+        say(f"{done} {record.email} ({_state(record)}, roles: {_roles(record) or 'none'}, id {record.id}).")
     settings = configuration.settings
     if not is_new and settings.storage.redis is None:
         ttl = format_duration(settings.cache.user_ttl)

@@ -82,11 +82,11 @@ def _family(family: Family, values: Mapping[tuple[str, ...], float | Histogram])
     yield f"# HELP {family.name} {family.about}"
     yield f"# TYPE {family.name} {family.kind}"
     for labels, value in values.items():
-        said = dict(zip(family.labels, labels, strict=True))
+        pairs = dict(zip(family.labels, labels, strict=True))
         if isinstance(value, list):
-            yield from _histogram(family.name, said, value)
+            yield from _histogram(family.name, pairs, value)
         else:
-            yield f"{family.name}{_labels(said)} {value!r}"
+            yield f"{family.name}{_labels(pairs)} {value!r}"
 
 
 def _histogram(name: str, labels: Mapping[str, str], counts: Histogram) -> Iterator[str]:

@@ -93,12 +93,12 @@ class SharedMetrics:
     async def others(self, place: int) -> list[State]:
         """The states of all other workers. A worker that does not update in time contributes its last state."""
         others = [other for other in self.places if other != place]
-        asked = {other: self.turn(other) for other in others if self.is_taken(other)}
-        for other in asked:
+        turns = {other: self.turn(other) for other in others if self.is_taken(other)}
+        for other in turns:
             self.ring(other)
         with suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
-                while any(self.turn(other) == turn for other, turn in asked.items() if self.is_taken(other)):  # noqa: ASYNC110  # other processes cannot set an event
+                while any(self.turn(other) == turn for other, turn in turns.items() if self.is_taken(other)):  # noqa: ASYNC110  # other processes cannot set an event
                     await asyncio.sleep(_GLANCE)
         return await asyncio.to_thread(lambda: [state for other in others if (state := self.read(other)) is not None])
 

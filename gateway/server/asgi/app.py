@@ -194,8 +194,8 @@ async def _decide(runtime: Runtime, scope: Scope, receive: Receive, send: Send) 
             unread = refusal
     decision: Decision | PendingDecision = unread or admit(request)
     if isinstance(decision, PendingDecision):
-        concluding = gate.conclude(decision)
-        decision = await (concluding if request.trace is None else request.trace.look_up(concluding))
+        resolving = gate.resolve(decision)
+        decision = await (resolving if request.trace is None else request.trace.look_up(resolving))
     if isinstance(decision, Refusal):
         await answer.send_refusal(decision, send)
     elif isinstance(decision, DirectResponse):
@@ -245,7 +245,7 @@ async def _verdict(runtime: Runtime, question: Admission) -> Verdict:
     gate = runtime.public_gate
     verdict = runtime.verifier.ask(gate, question)
     if isinstance(verdict, PendingDecision):
-        verdict = await runtime.verifier.conclude(gate, question, verdict)
+        verdict = await runtime.verifier.resolve(gate, question, verdict)
     return verdict
 
 

@@ -38,7 +38,7 @@ class AsgiWebSocket(AsgiRequest):
         self._answer: list[Field] = []
         self._body: list[bytes] = []
         self._refusal: Refusal | None = None
-        self._concluded = False
+        self._completed = False
         self._answered = asyncio.Event()
         self._joined = asyncio.Event()
         self._caller_left = False
@@ -77,7 +77,7 @@ class AsgiWebSocket(AsgiRequest):
         if self._upstream is not None:
             self._upstream.leave(Ended(NO_STATUS))
         exchange, self._exchange = self._exchange, None  # breaks a reference cycle
-        if exchange is not None and not self._concluded:
+        if exchange is not None and not self._completed:
             exchange.cancel()
         self.finished()
         if reading is not None:
@@ -94,7 +94,7 @@ class AsgiWebSocket(AsgiRequest):
     def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
         self._answer = handshake_answer(fields, self.request.fields.kept)
         self._upstream = UpstreamSocket(self._runtime.loop, upstream, early)
-        self._conclude()
+        self._complete()
 
     def head(
         self,
@@ -119,14 +119,14 @@ class AsgiWebSocket(AsgiRequest):
             self._give_up(f"more than {_LARGEST_REFUSAL} bytes in answer to a WebSocket handshake")
 
     def end(self, trailers: Sequence[Field] = ()) -> None:
-        self._conclude()
+        self._complete()
 
     def abort(self, reason: str) -> None:
         self.refuse(Refusal("upstream_invalid", reason))
 
     def refuse(self, refusal: Refusal) -> None:
         self._refusal = refusal
-        self._conclude()
+        self._complete()
 
     def flush(self) -> None:
         """Do nothing, because the response is collected."""
@@ -137,9 +137,9 @@ class AsgiWebSocket(AsgiRequest):
     def resume_upload(self) -> None:
         """Do nothing, because a handshake has no body."""
 
-    def _conclude(self) -> None:
+    def _complete(self) -> None:
         """Note that the upstream has answered or failed."""
-        self._concluded = True
+        self._completed = True
         self._answered.set()
 
     def _give_up(self, reason: str) -> None:

@@ -269,7 +269,7 @@ class ClientConnection(asyncio.Protocol):
         tracer, admit = runtime.tracer, runtime.gate.admit
         decision = admit(request) if tracer is None else tracer.decide(admit, request)
         if isinstance(decision, PendingDecision):
-            self._deciding = self.loop.create_task(self._conclude(decision, response, runtime.gate, runtime.proxy))
+            self._deciding = self.loop.create_task(self._resolve(decision, response, runtime.gate, runtime.proxy))
         else:
             self._proceed(decision, response, runtime.proxy)
 
@@ -305,10 +305,10 @@ class ClientConnection(asyncio.Protocol):
 
     # ---- the decision
 
-    async def _conclude(self, waiting: PendingDecision, response: ResponseWriter, gate: Decider, proxy: Proxy) -> None:
+    async def _resolve(self, waiting: PendingDecision, response: ResponseWriter, gate: Decider, proxy: Proxy) -> None:
         """Wait for the decision. `gate` and `proxy` belong to the policy that matched, which a reload can replace."""
-        trace, concluding = waiting.request.trace, gate.conclude(waiting)
-        decision = await (concluding if trace is None else trace.look_up(concluding))
+        trace, resolving = waiting.request.trace, gate.resolve(waiting)
+        decision = await (resolving if trace is None else trace.look_up(resolving))
         self._deciding = None
         if self._response is response:
             self._proceed(decision, response, proxy)
@@ -347,14 +347,14 @@ class ClientConnection(asyncio.Protocol):
         gate = self.runtime.public_gate
         verdict = self.runtime.verifier.ask(gate, question)
         if isinstance(verdict, PendingDecision):
-            self._deciding = self.loop.create_task(self._conclude_verdict(verdict, question, response, gate))
+            self._deciding = self.loop.create_task(self._resolve_verdict(verdict, question, response, gate))
         else:
             response.write_verdict(verdict)
 
-    async def _conclude_verdict(
+    async def _resolve_verdict(
         self, waiting: PendingDecision, question: Admission, response: ResponseWriter, gate: Decider
     ) -> None:
-        verdict = await self.runtime.verifier.conclude(gate, question, waiting)
+        verdict = await self.runtime.verifier.resolve(gate, question, waiting)
         self._deciding = None
         if self._response is response:
             response.write_verdict(verdict)

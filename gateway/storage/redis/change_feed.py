@@ -129,14 +129,14 @@ class RedisFeed:
         """
         if self._listener is not None:
             self._listener.forget(user_id, None if record is None else record.version)
-        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._note(user_id, record, told)
+        announced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._note(user_id, record, announced)
         self._send_courier()
         if self._courier is not None:
-            await asyncio.wait((told,), timeout=LIMIT)
+            await asyncio.wait((announced,), timeout=LIMIT)
 
-    def _note(self, user_id: str, record: UserRecord | None, told: asyncio.Future[None]) -> None:
-        waiting: tuple[asyncio.Future[None], ...] = (told,)
+    def _note(self, user_id: str, record: UserRecord | None, announced: asyncio.Future[None]) -> None:
+        waiting: tuple[asyncio.Future[None], ...] = (announced,)
         earlier = self._undelivered.pop(user_id, None)
         if earlier is not None:
             waiting += earlier.waiting
@@ -293,6 +293,6 @@ def _later(one: UserRecord | None, other: UserRecord | None) -> UserRecord | Non
 
 
 def _resolve(change: _Change) -> None:
-    for told in change.waiting:
-        if not told.done():
-            told.set_result(None)
+    for announced in change.waiting:
+        if not announced.done():
+            announced.set_result(None)

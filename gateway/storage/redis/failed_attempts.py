@@ -91,8 +91,8 @@ async def _report(client: Client, prefix: str, reports: Sequence[UnreportedCount
         standings: list[Any] = await client.eval(_REPORT, len(all_keys), *all_keys, *chain.from_iterable(arguments))
         return standings
     pipeline = client.pipeline()  # in a cluster the owners are on different nodes
-    for of_one, said in zip(keys, arguments, strict=True):
-        pipeline.eval(_REPORT, 2, *of_one, *said)
+    for of_one, values in zip(keys, arguments, strict=True):
+        pipeline.eval(_REPORT, 2, *of_one, *values)
     return [reply[0] for reply in await pipeline.execute()]
 
 

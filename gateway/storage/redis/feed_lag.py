@@ -20,7 +20,7 @@ BOUND: Final = 0.1  # seconds
 _CHECK_EVERY: Final = 0.02  # seconds
 # A later check means that this process was delayed. That time is not a delay of Redis or the network.
 _HELD_UP: Final = 0.05  # seconds
-_WANTED_AGAIN: Final = 4  # pulses in time after a late one, so that single pulses do not turn copies on and off
+_REQUIRED_AGAIN: Final = 4  # pulses in time after a late one, so that single pulses do not turn copies on and off
 _WAY: Final = 0.4  # the share of a round trip that is subtracted
 _OUTSTANDING: Final = 64
 _ROUND_TRIPS: Final = 240  # those of the last minute
@@ -54,19 +54,19 @@ class FeedLag:
         self._numbers = itertools.count(1)
         self._pulses: OrderedDict[int, _Pulse] = OrderedDict()
         self._round_trips: deque[float] = deque(maxlen=_ROUND_TRIPS)
-        self._wanted = 1
+        self._required = 1
         self._is_late = False
         self._last: float | None = None
 
     @property
     def is_punctual(self) -> bool:
         """Whether the last messages arrived in time."""
-        return self._wanted == 0
+        return self._required == 0
 
     def restart(self) -> None:
         """Reset all measurements for a new subscription."""
         self._pulses.clear()
-        self._wanted = 1
+        self._required = 1
         self._is_late = False
         self._last = None
 
@@ -94,9 +94,9 @@ class FeedLag:
             return
         if self._last >= BOUND:
             self._late()
-        elif self._wanted > 0:
-            self._wanted -= 1
-            if self._wanted == 0:
+        elif self._required > 0:
+            self._required -= 1
+            if self._required == 0:
                 self._is_late = False
                 self._changed()
 
@@ -125,7 +125,7 @@ class FeedLag:
         self._late()
 
     def _late(self) -> None:
-        self._wanted = _WANTED_AGAIN
+        self._required = _REQUIRED_AGAIN
         if not self._is_late:
             self._is_late = True
             self._changed()

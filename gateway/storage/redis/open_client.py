@@ -201,13 +201,13 @@ def error_code(error: BaseException) -> str:
 
 def _keys_of_all_primaries(cluster: RedisCluster, prefix: str) -> list[str]:
     """Return one key for each primary."""
-    wanted = {node.name for node in cluster.get_primaries()}
+    primaries = {node.name for node in cluster.get_primaries()}
     keys: dict[str, str] = {}
     for number in range(_KEYS_TRIED):
         key = f"{prefix}probe:{number}"
         node = cluster.get_node_from_key(key)
         if node is not None:
             keys.setdefault(node.name, key)
-        if wanted <= keys.keys():
+        if primaries <= keys.keys():
             break
     return list(keys.values())
