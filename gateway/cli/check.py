@@ -1,7 +1,6 @@
 """`gateway check`: report all problems and warnings of a configuration, and compare it with an OpenAPI document."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,7 +141,7 @@ def _report(config: Path, findings: Findings, warnings: tuple[Problem, ...], *, 
 
 
 def _entry(problem: Problem, severity: Severity) -> dict[str, Any]:
-    entry = {**asdict(problem), "severity": severity}
+    entry = {**problem._asdict(), "severity": severity}
     if severity == "error":
         del entry["code"]  # only warnings have names, for silencing
     return entry
