@@ -39,23 +39,27 @@ class Relay:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def close(self) -> None:
-        self.cut()
-        for task in self._tasks:
+    async def close(self) -> None:
+        """Reset every connection, and wait until all are closed."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(self.connect_delay)
-        try:
-            target_reader, target_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
-        except OSError:
-            writer.transport.abort()
-            return
-        pair = writer, target_writer
-        self._pairs.add(pair)
         with suppress(OSError):
-            await asyncio.gather(self._ask(reader, target_writer, writer), self._answer(target_reader, writer))
-        self._pairs.discard(pair)
+            async with _closing(writer):
+                await asyncio.sleep(self.connect_delay)
+                target_reader, target_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
+                async with _closing(target_writer):
+                    pair = writer, target_writer
+                    self._pairs.add(pair)
+                    try:
+                        await asyncio.gather(
+                            self._ask(reader, target_writer, writer), self._answer(target_reader, writer)
+                        )
+                    finally:
+                        self._pairs.discard(pair)
 
     async def _ask(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, client: asyncio.StreamWriter
@@ -91,6 +95,19 @@ class Relay:
 
 
 @asynccontextmanager
+async def _closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+    """Close a connection at the end of the block; reset it after an error."""
+    try:
+        yield
+        writer.close()
+        await writer.wait_closed()
+    finally:
+        writer.transport.abort()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+@asynccontextmanager
 async def relay_to(port: int) -> AsyncIterator[Relay]:
     """A relay on its own loopback port."""
     relay = Relay(port)
@@ -99,5 +116,5 @@ async def relay_to(port: int) -> AsyncIterator[Relay]:
     try:
         yield relay
     finally:
-        relay.close()
         server.close()
+        await relay.close()

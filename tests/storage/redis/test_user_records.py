@@ -115,6 +115,7 @@ async def test_a_message_is_published_with_the_record(kit: Kit) -> None:
     await kit.store(None, message=b"gone")
     for message in (b"hello", b"gone"):
         assert await connection.read_response(timeout=1) == [b"message", CHANNEL.encode(), message]
+    await connection.disconnect()
 
 
 async def test_ids_that_look_alike_have_keys_of_their_own(kit: Kit) -> None:
@@ -244,6 +245,7 @@ async def test_a_full_redis_drops_the_old_record_and_passes_the_message_on(tmp_p
             assert await connection.read_response(timeout=1) == [b"message", CHANNEL.encode(), b"changed"]
             client.config_set("maxmemory", "0")
         assert await kit.found() is None
+        await connection.disconnect()
         await kit.link.close()
 
 
