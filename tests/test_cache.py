@@ -12,7 +12,7 @@ def age(cache: TwoGenerationCache[str, int]) -> None:
     cache.drop("another")
 
 
-def test_what_is_used_stays_and_what_is_not_goes() -> None:
+def test_used_entries_stay_and_unused_ones_are_dropped() -> None:
     cache: TwoGenerationCache[str, int] = TwoGenerationCache(10, lifetime=60.0)
     cache.put("used", 1, 0.0)
     cache.put("unused", 2, 0.0)
@@ -55,7 +55,7 @@ class Counted:
         Counted.alive -= 1
 
 
-def test_what_is_let_go_is_freed_little_by_little_and_never_piles_up() -> None:
+def test_dropped_entries_are_freed_gradually_and_do_not_accumulate() -> None:
     Counted.alive = 0
     cache: TwoGenerationCache[str, Counted] = TwoGenerationCache(2000, lifetime=60.0)
     most_at_once = most = 0

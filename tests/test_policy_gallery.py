@@ -10,7 +10,7 @@ SHOWN = [shown for block in blocks(DOCUMENT.read_text(encoding="utf-8")) for sho
 
 
 @pytest.mark.parametrize(("line", "shown"), SHOWN, ids=[line for line, _ in SHOWN])
-def test_a_command_of_the_gallery_says_what_is_shown(line: str, shown: str, tmp_path: Path) -> None:
+def test_a_command_of_the_gallery_prints_the_shown_text(line: str, shown: str, tmp_path: Path) -> None:
     prepare(tmp_path)
     assert output(line, tmp_path) == shown, "python -m tests.gallery writes the gallery anew"
 

@@ -43,7 +43,7 @@ async def test_it_need_not_be_open_to_register(database: Database, clock: Clock)
     harness.close()
 
 
-async def test_everything_wrong_with_a_new_account_is_said_at_once(harness: Harness) -> None:
+async def test_all_errors_of_a_new_account_are_reported_at_once(harness: Harness) -> None:
     refused = await refusal(harness.administration.create("ann", "short", ["ok", "not\nok"]))
     assert (refused.code, refused.status) == ("invalid_fields", 422)
     assert refused.fields == (
@@ -72,7 +72,7 @@ ACTS: dict[str, Act] = {
 
 
 @pytest.mark.parametrize("act", ACTS)
-async def test_who_does_not_exist_is_not_found(harness: Harness, act: str) -> None:
+async def test_an_unknown_user_is_not_found(harness: Harness, act: str) -> None:
     refused = await refusal(ACTS[act](harness))
     assert (refused.code, refused.detail) == ("not_found", "No account has this e-mail address")
 
@@ -136,7 +136,7 @@ async def test_accounts_are_listed_and_searched(harness: Harness) -> None:
     assert await listed(limit=2, after=page.next) == ["Cleo@example.com"]
 
 
-async def test_of_two_who_delete_an_account_at_once_one_does_not_find_it(harness: Harness) -> None:
+async def test_of_two_concurrent_deletions_of_an_account_one_is_not_found(harness: Harness) -> None:
     await harness.administration.create(ANN, PASSWORD)
     outcomes = await asyncio.gather(*(harness.administration.delete(ANN) for _ in range(2)), return_exceptions=True)
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Refusal", "UserRecord"]
@@ -154,7 +154,7 @@ def hierarchy(database: Database, clock: Clock) -> Iterator[Harness]:
 
 
 @pytest.mark.parametrize("act", ["disable", "delete", "set_roles"])
-async def test_whoever_is_the_last_to_administrate_stays(hierarchy: Harness, act: str) -> None:
+async def test_the_last_administrator_cannot_be_removed(hierarchy: Harness, act: str) -> None:
     harness = hierarchy
     acts = ACTS | {"set_roles": lambda harness: harness.administration.set_roles(ANN, ["user"])}
     await harness.administration.create(ANN, PASSWORD, ["root"])
@@ -165,7 +165,7 @@ async def test_whoever_is_the_last_to_administrate_stays(hierarchy: Harness, act
     assert await acts[act](harness)
 
 
-async def test_two_who_demote_each_other_at_once_do_not_both_succeed(harness: Harness) -> None:
+async def test_two_administrators_cannot_demote_each_other_at_once(harness: Harness) -> None:
     for name in ("ann", "bob"):
         await harness.administration.create(f"{name}@example.com", PASSWORD, ["admin"])
     outcomes = await asyncio.gather(
@@ -179,7 +179,7 @@ async def test_two_who_demote_each_other_at_once_do_not_both_succeed(harness: Ha
 # ---- the audit trail
 
 
-async def test_who_did_it_is_written_down(harness: Harness, database: Database) -> None:
+async def test_the_actor_is_recorded(harness: Harness, database: Database) -> None:
     made = await harness.administration.create(ANN, PASSWORD)
     by = Actor("admin-1", ClientInfo("192.0.2.1", "browser", "request-9"))
     await harness.administration.disable(ANN, by=by)

@@ -79,7 +79,7 @@ def test_any_query_is_accepted_or_refused_with_a_sentence_for_each_field(
         assert {error.field for error in refusal.fields} <= set(query)
 
 
-def test_what_is_accepted_cannot_be_changed_and_does_not_show_its_secrets() -> None:
+def test_accepted_commands_are_immutable_and_hide_their_secrets() -> None:
     body = accept(Registration, {"email": "ann@example.com", "password": "correct horse"}, SETTINGS)
     with pytest.raises(FrozenInstanceError):
         body.email = body.email  # type: ignore[misc]

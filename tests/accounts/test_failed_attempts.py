@@ -39,7 +39,7 @@ def test_failures_are_forgotten_a_window_after_the_first() -> None:
     assert counts.wait(ANN, 62.0) == 10.0
 
 
-def test_a_success_begins_the_count_anew() -> None:
+def test_a_success_resets_the_count() -> None:
     counts = failures()
     counts.failed(ANN, 0.0)
     counts.failed(ANN, 0.0)
@@ -79,7 +79,7 @@ def test_a_flood_of_made_up_names_is_bounded_and_pushes_out_the_oldest() -> None
 # ---- with a store that all replicas share
 
 
-def test_what_the_shared_store_knows_counts_here_and_what_it_was_not_told_comes_on_top() -> None:
+def test_counts_of_the_shared_store_and_unreported_ones_add_up() -> None:
     counts = failures()
     counts.learn(ANN, SharedCount(1, 50.0), 0.0)
     counts.failed(ANN, 1.0)
@@ -89,7 +89,7 @@ def test_what_the_shared_store_knows_counts_here_and_what_it_was_not_told_comes_
     assert counts.wait(ANN, 2.0) == 10.0
 
 
-def test_each_failure_is_told_once() -> None:
+def test_each_failure_is_reported_once() -> None:
     counts = failures()
     counts.failed(ANN, 0.0)
     counts.failed(ANN, 5.0)
@@ -114,7 +114,7 @@ def test_a_pardon_in_the_shared_store_is_one_here() -> None:
     assert len(counts) == 0
 
 
-def test_what_is_counted_after_a_pardon_was_not_pardoned() -> None:
+def test_failures_after_a_reset_still_count() -> None:
     counts = failures()
     counts.failed(ANN, 0.0)
     counts.take_debt(ANN, 1.0)
@@ -125,7 +125,7 @@ def test_what_is_counted_after_a_pardon_was_not_pardoned() -> None:
     assert (report.failures, report.reset) == (1, 77)
 
 
-def test_a_ban_that_the_shared_store_has_forgotten_is_told_it_again_as_long_as_it_lasts() -> None:
+def test_a_ban_lost_by_the_shared_store_is_reported_again_while_it_lasts() -> None:
     counts = failures()
     for _ in range(3):
         counts.failed(ANN, 0.0)

@@ -27,7 +27,7 @@ def test_callers_take_turns_and_each_ones_work_keeps_its_order() -> None:
     assert len(line) == 0 and line.next() is None
 
 
-def test_who_comes_into_a_full_line_takes_the_place_of_who_has_most_there() -> None:
+def test_a_job_for_a_full_queue_replaces_one_of_the_client_with_most_jobs() -> None:
     line = filled("a1", "a2", "a3", "b1", room=4)
     assert line.join("c", "c1") == "a3"
     assert line.join("a", "a4") == "a4"
@@ -41,7 +41,7 @@ def test_one_caller_may_have_the_whole_line_and_no_more() -> None:
     assert len(line) == 4
 
 
-def test_who_leaves_makes_room() -> None:
+def test_a_cancelled_job_frees_its_place() -> None:
     line = filled("a1", "a2", "b1", room=3)
     line.leave("a", "a1")
     line.leave("a", "a1")
@@ -51,7 +51,7 @@ def test_who_leaves_makes_room() -> None:
 
 
 @given(st.lists(st.sampled_from("aaaaaabbcd"), max_size=80), st.integers(1, 20))
-def test_nobody_is_refused_who_has_less_waiting_than_another(callers: str, room: int) -> None:
+def test_a_client_with_fewer_jobs_than_another_is_not_refused(callers: str, room: int) -> None:
     line: FairQueue[str] = FairQueue(room)
     waiting: list[str] = []
     for number, caller in enumerate(callers):

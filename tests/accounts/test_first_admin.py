@@ -18,7 +18,7 @@ from tests.support.databases import Clock
 COMMAND = "gateway users create EMAIL --role admin"
 
 
-async def test_as_long_as_nobody_may_administrate_the_command_is_said(harness: Harness) -> None:
+async def test_the_command_is_printed_while_no_administrator_exists(harness: Harness) -> None:
     await harness.register()
     assert await how_to_make_one(harness.administration) == COMMAND
     await harness.administration.create("root@example.com", PASSWORD, ["admin"])
@@ -44,7 +44,7 @@ async def test_administrators_of_another_issuer_are_enough(harness: Harness, tmp
         assert await how_to_make_one(harness.administration) == expected
 
 
-async def test_where_the_database_is_out_nothing_is_said(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_is_printed_while_the_database_is_down(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail() -> bool:
         raise StorageUnavailable("database", "away")
 
@@ -52,7 +52,7 @@ async def test_where_the_database_is_out_nothing_is_said(harness: Harness, monke
     assert await how_to_make_one(harness.administration) is None
 
 
-async def test_it_is_said_at_the_start(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_it_is_printed_at_startup(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     async with application(tmp_path, "sqlite://"):
         pass
     said = [line for line in capfd.readouterr().err.splitlines() if "accounts:" in line]
@@ -60,7 +60,7 @@ async def test_it_is_said_at_the_start(tmp_path: Path, capfd: pytest.CaptureFixt
     assert f"run on this machine: {COMMAND} --config {tmp_path / 'gateway.yaml'}" in said[0]
 
 
-async def test_registration_makes_no_administrator_whatever_is_sent(tmp_path: Path) -> None:
+async def test_registration_makes_no_administrator_for_any_body(tmp_path: Path) -> None:
     body = {"email": "eve@example.com", "password": PASSWORD}
     async with application(tmp_path, "sqlite://") as client:
         for more in ({"roles": ["admin"]}, {"role": "admin"}, {"is_admin": True}, {"admin": 1}):

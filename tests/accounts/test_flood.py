@@ -50,7 +50,7 @@ async def test_callers_take_turns_for_the_threads() -> None:
     threads.close()
 
 
-async def test_a_full_line_refuses_who_has_most_in_it() -> None:
+async def test_a_full_queue_refuses_the_client_with_most_jobs() -> None:
     threads, work = PasswordThreads(1, queue=4), Work()
     flood = [asyncio.create_task(threads.run(work, caller="flood")) for _ in range(5)]
     await settled()
@@ -66,7 +66,7 @@ async def test_a_full_line_refuses_who_has_most_in_it() -> None:
     threads.close()
 
 
-async def test_what_must_not_be_done_any_more_when_its_turn_comes_is_not_done() -> None:
+async def test_a_job_that_became_pointless_while_it_waited_is_skipped() -> None:
     threads, work, allowed = PasswordThreads(1), Work(), [True]
 
     def check() -> None:
@@ -113,7 +113,7 @@ def login_seconds(gateway: Gateway, email: str, at: str) -> float:
     return time.monotonic() - begun
 
 
-def test_who_floods_waits_for_it_himself(slow: Gateway) -> None:
+def test_a_flooding_client_waits_for_its_own_jobs(slow: Gateway) -> None:
     email = slow.newcomer().email
     login_seconds(slow, email, "192.0.2.1")
 
@@ -131,7 +131,7 @@ def test_who_floods_waits_for_it_himself(slow: Gateway) -> None:
     assert sorted(seen)[1] < longest / 2, (seen, longest)
 
 
-def test_what_waits_for_a_caller_who_has_left_is_not_done(slow: Gateway) -> None:
+def test_jobs_of_disconnected_clients_are_skipped(slow: Gateway) -> None:
     email = slow.newcomer().email
     one = login_seconds(slow, email, "192.0.2.1")
     callers = [slow.caller() for _ in range(100)]

@@ -73,7 +73,7 @@ async def test_after_so_many_failures_an_account_is_shut_for_this_address_and_no
     assert await is_open(alone, BOB, HERE)
 
 
-async def test_a_ban_ends_when_it_was_said_to(time: Time) -> None:
+async def test_a_ban_ends_at_the_announced_time(time: Time) -> None:
     alone = Lockout(dataclasses.replace(SETTINGS, per_address_failures=100), clock=time)
     for _ in range(3):
         await fails(alone)
@@ -120,7 +120,7 @@ async def test_a_network_of_ipv6_is_one_address_and_a_mapped_one_is_ipv4(alone: 
     assert not await is_open(alone, BOB, "192.0.2.1")
 
 
-async def test_who_waited_for_a_thread_is_looked_at_again(alone: Lockout) -> None:
+async def test_the_lockout_is_checked_again_after_the_wait_for_a_thread(alone: Lockout) -> None:
     """Of concurrent attempts, only those that run at the same time can exceed the allowance."""
     attempts: list[FailedAttempt] = [await alone.attempt(ANN, HERE) for _ in range(50)]
     tried = 0
@@ -192,7 +192,7 @@ async def test_parallel_failures_on_many_replicas_are_all_counted(shared_valkey:
             assert not await is_open(each, BOB)
 
 
-async def test_what_is_kept_in_redis_ends_by_itself_and_names_nobody(shared_valkey: ValkeyServer) -> None:
+async def test_keys_in_redis_expire_and_contain_no_names(shared_valkey: ValkeyServer) -> None:
     async with replicas(shared_valkey.url, 1) as (one,):
         await fails(one)
         await one.failures.reset([account_owner(BOB)], lifetime=90.0)
@@ -217,7 +217,7 @@ async def test_a_pardon_reaches_every_replica_and_leaves_the_address_alone(share
         assert await is_open(other, BOB)
 
 
-async def test_without_redis_counting_goes_on_from_where_it_was_and_is_told_afterwards(valkey: ValkeyServer) -> None:
+async def test_without_redis_counting_continues_and_is_reported_later(valkey: ValkeyServer) -> None:
     async with replicas(valkey.url) as (one, other):
         assert [await fails(one), await fails(other)] == [None, None]
         assert await is_open(one)
@@ -245,7 +245,7 @@ async def test_a_ban_outlives_a_restart_of_redis(valkey: ValkeyServer) -> None:
         assert await is_open(one) and await is_open(other)
 
 
-async def test_a_redis_that_comes_back_empty_gives_nobody_a_fresh_start(valkey: ValkeyServer) -> None:
+async def test_an_emptied_redis_resets_no_counts(valkey: ValkeyServer) -> None:
     """The processes report their counts of the outage."""
     async with replicas(valkey.url) as (one, other):
         valkey.kill()

@@ -52,7 +52,7 @@ def test_every_spelling_of_a_password_is_the_same_bytes(text: str) -> None:
 
 
 @given(st.text(st.characters()), st.integers(0, 80))
-def test_what_is_accepted_is_what_bcrypt_takes_whole(text: str, min_length: int) -> None:
+def test_accepted_passwords_are_those_that_bcrypt_does_not_truncate(text: str, min_length: int) -> None:
     try:
         password = chosen_password(text, min_length=min_length)
     except ValueError:
@@ -93,7 +93,7 @@ async def test_hashes_are_salted_and_of_the_cost_that_is_asked_for(pool: Passwor
     assert one != two and one.startswith("$2b$04$")
 
 
-async def test_nobody_matches_without_a_user_or_without_a_possible_password(pool: PasswordPool) -> None:
+async def test_no_password_matches_without_a_user_or_a_possible_password(pool: PasswordPool) -> None:
     stored = await pool.hash(Password(b""))
     assert not await pool.matches(None, stored)
     assert not await pool.matches(None, None)
@@ -159,7 +159,7 @@ CHECKED = {
         (4, "8 rounds", 8),
     ],
 )
-async def test_every_check_is_the_same_work_whatever_is_stored(
+async def test_every_check_costs_the_same_for_any_stored_hash(
     monkeypatch: pytest.MonkeyPatch, expected: int, stored: str, work: int, password: Password | None
 ) -> None:
     """For a pool with six rounds that expects hashes of more or fewer. Each call counts 2^rounds."""
@@ -199,7 +199,7 @@ async def test_a_hash_of_another_cost_is_outdated(pool: PasswordPool, rounds: in
     assert PasswordPool(rounds=rounds).is_outdated(await pool.hash(Password(b"x"))) is outdated
 
 
-def test_what_is_no_hash_is_outdated() -> None:
+def test_a_text_that_is_no_hash_is_outdated() -> None:
     assert PasswordPool(rounds=4).is_outdated("!")
 
 
@@ -277,7 +277,7 @@ async def test_elsewhere_than_on_linux_no_priority_is_touched(monkeypatch: pytes
     threads.close()
 
 
-async def test_closing_drops_what_waits() -> None:
+async def test_closing_drops_waiting_jobs() -> None:
     threads, work = PasswordThreads(1), Work()
     waiting = [asyncio.create_task(threads.run(work)) for _ in range(3)]
     await asyncio.sleep(0.01)

@@ -49,7 +49,7 @@ TEXT = RefreshToken(bytes(range(16)), bytes(range(16, 48))).text
         TEXT[:-1] + "\n",
     ],
 )
-def test_what_cannot_be_a_token_is_none(text: str) -> None:
+def test_a_text_that_cannot_be_a_token_is_none(text: str) -> None:
     assert RefreshToken.parse(text) is None
 
 

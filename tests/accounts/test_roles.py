@@ -14,7 +14,7 @@ def test_any_printable_name_is_a_role_where_none_are_declared(names: list[str]) 
 
 
 @pytest.mark.parametrize("name", ["", " ", " a", "a ", "a\nb", "a\0", "\u202e", "x" * 129, "\ud800"])
-def test_what_is_no_role_name_is_refused(name: str) -> None:
+def test_an_invalid_role_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="must be role names"):
         accepted_roles(["user", name], make_settings())
 
@@ -27,7 +27,7 @@ def test_a_role_that_is_not_declared_is_refused_and_the_known_ones_named() -> No
     assert str(raised.value) == "'edtor' is not a declared role (known: admin, editor, member, user)"
 
 
-def test_whatever_implies_the_administrators_role_administrates() -> None:
+def test_every_role_that_implies_the_administrators_role_administrates() -> None:
     assert admin_roles(make_settings()) == {"admin"}
     assert admin_roles(make_settings(roles=DECLARED)) == {"admin", "root", "boss"}
     assert admin_roles(make_settings(roles=DECLARED, admin_role="boss")) == {"boss"}

@@ -33,7 +33,7 @@ async def refused(work: object) -> str:
 # ---- registering
 
 
-async def test_who_registers_is_signed_in(harness: Harness, clock: Clock) -> None:
+async def test_registration_signs_the_user_in(harness: Harness, clock: Clock) -> None:
     pair = await harness.register(" Ann@Example.com ")
     claims = harness.claims(pair)
     record = await harness.record(pair)
@@ -44,7 +44,7 @@ async def test_who_registers_is_signed_in(harness: Harness, clock: Clock) -> Non
     assert harness.feed.told == [(record.id, record)]
 
 
-async def test_of_fifty_who_register_one_address_at_once_one_gets_it(harness: Harness) -> None:
+async def test_of_fifty_registrations_of_one_address_at_once_one_succeeds(harness: Harness) -> None:
     spellings = ["ann@example.com", "ANN@example.com", "Ann@EXAMPLE.COM", " ann@example.com", "ａnn@example.com"]
 
     async def attempt(number: int) -> str:
@@ -59,7 +59,7 @@ async def test_of_fifty_who_register_one_address_at_once_one_gets_it(harness: Ha
     assert len(harness.feed.told) == 1
 
 
-async def test_nobody_registers_where_it_is_closed(database: Database, clock: Clock) -> None:
+async def test_closed_registration_refuses_every_account(database: Database, clock: Clock) -> None:
     harness = make_harness(database, clock, make_settings(registration="closed"))
     assert await refused(harness.register()) == "registration_closed"
     assert harness.feed.told == []
@@ -88,7 +88,7 @@ async def test_every_login_is_a_session_of_its_own(harness: Harness) -> None:
     assert len({one.session for one in claims}) == len({one.token_id for one in claims}) == 3
 
 
-async def test_unknown_users_and_wrong_passwords_cannot_be_told_apart(harness: Harness) -> None:
+async def test_unknown_users_and_wrong_passwords_get_equal_responses(harness: Harness) -> None:
     await harness.register()
     refusals = []
     for email, password in (
@@ -110,7 +110,7 @@ async def test_a_password_that_differs_only_beyond_72_bytes_is_wrong(harness: Ha
     assert await harness.login(password="a" * 72)
 
 
-async def test_a_disabled_account_is_told_so_only_after_the_right_password(harness: Harness) -> None:
+async def test_a_disabled_account_is_reported_only_after_the_right_password(harness: Harness) -> None:
     await harness.register()
     await harness.administration.disable("ann@example.com")
     assert await refused(harness.accounts.login(ANN, WRONG, ORIGIN)) == "invalid_credentials"
@@ -196,7 +196,7 @@ async def test_a_replayed_refresh_token_ends_the_session_everywhere(harness: Har
     assert await refused(harness.accounts.refresh(later.refresh_token, ORIGIN)) == "refresh_invalid"
 
 
-async def test_what_is_no_refresh_token_is_invalid(harness: Harness) -> None:
+async def test_a_text_that_is_no_refresh_token_is_invalid(harness: Harness) -> None:
     assert await refused(harness.accounts.refresh(None, ORIGIN)) == "refresh_invalid"
     assert await refused(harness.accounts.refresh(RefreshToken.new(), ORIGIN)) == "refresh_invalid"
 
@@ -283,7 +283,7 @@ async def test_of_two_password_changes_at_once_one_is_made(harness: Harness) -> 
     assert sorted(outcomes) == ["changed", "invalid_credentials"]
 
 
-async def test_a_user_who_is_gone_meanwhile_changes_nothing(harness: Harness) -> None:
+async def test_a_user_deleted_during_the_request_changes_nothing(harness: Harness) -> None:
     claims = harness.claims(await harness.register())
     await harness.administration.delete("ann@example.com")
     changing = harness.accounts.change_password(claims, Password(PASSWORD.encode()), Password(b"new"), origin=ORIGIN)
@@ -294,9 +294,7 @@ async def test_a_user_who_is_gone_meanwhile_changes_nothing(harness: Harness) ->
     assert harness.feed.told == told
 
 
-async def test_who_comes_from_another_issuer_has_neither_password_nor_sessions_here(
-    harness: Harness, clock: Clock
-) -> None:
+async def test_a_user_of_another_issuer_has_neither_password_nor_sessions_here(harness: Harness, clock: Clock) -> None:
     stranger = Claims("idp|ann", "s", clock.now + 60, clock.now, "t", "https://idp/", roles=frozenset())
     assert await refused(harness.accounts.logout(stranger, ORIGIN)) == "forbidden"
     assert await refused(harness.accounts.logout_all(stranger, ORIGIN)) == "forbidden"
@@ -306,7 +304,7 @@ async def test_who_comes_from_another_issuer_has_neither_password_nor_sessions_h
 # ---- outages and disconnected clients
 
 
-async def test_a_database_that_is_out_is_said_so(prepared_url: str, clock: Clock) -> None:
+async def test_a_database_that_is_down_is_reported(prepared_url: str, clock: Clock) -> None:
     breaker = Breaker(clock=lambda: 0.0)
     async with opened(prepared_url, COMMAND, breaker=breaker) as database:
         harness = make_harness(database, clock)
@@ -325,7 +323,7 @@ async def test_a_database_that_is_out_is_said_so(prepared_url: str, clock: Clock
         harness.close()
 
 
-async def test_a_caller_who_leaves_cannot_part_a_change_from_its_announcement(harness: Harness) -> None:
+async def test_a_disconnected_client_does_not_separate_a_change_from_its_announcement(harness: Harness) -> None:
     pair = await harness.register()
     leaving = asyncio.create_task(harness.accounts.logout(harness.claims(pair), ORIGIN))
     await asyncio.sleep(0.001)
@@ -338,7 +336,7 @@ async def test_a_caller_who_leaves_cannot_part_a_change_from_its_announcement(ha
     assert harness.feed.told[-1] == (record.id, record)
 
 
-async def test_a_change_that_fails_after_its_caller_has_left_disturbs_nobody(
+async def test_a_change_that_fails_after_its_client_disconnected_disturbs_no_other(
     harness: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def failing() -> None:

@@ -135,7 +135,7 @@ STORED = {
 
 
 @pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="/proc/self/schedstat is missing")
-def test_GHSA_6f65_4fv2_wwch_and_cost_the_same_whatever_the_stored_hash_cost(
+def test_GHSA_6f65_4fv2_wwch_and_cost_the_same_for_any_cost_of_the_stored_hash(
     gateways: Gateways, face: Face, tmp_path: Path
 ) -> None:
     """CPU time, interleaved: other processes hardly change the ratio. Without the extra work it is 10."""
@@ -174,7 +174,7 @@ def _login_times(gateway: Gateway, *emails: str) -> list[float]:
     return [statistics.median(taken) for taken in times.values()]
 
 
-def test_a_disabled_account_is_named_only_to_who_knows_its_password(gateway: Gateway) -> None:
+def test_a_disabled_account_is_reported_only_with_its_password(gateway: Gateway) -> None:
     assert login(gateway, "disabled@example.com", "wrong password").refused() == INVALID
     answer = login(gateway, "disabled@example.com", PASSWORD)
     assert answer.refused() == (403, "account_disabled")
@@ -252,7 +252,7 @@ ODD_ADDRESSES: list[Any] = [
 
 
 @pytest.mark.parametrize("address", ODD_ADDRESSES)
-def test_CVE_2026_40574_what_is_no_plain_single_address_is_refused(gateway: Gateway, address: Any) -> None:
+def test_CVE_2026_40574_only_plain_single_addresses_are_accepted(gateway: Gateway, address: Any) -> None:
     assert fields_of(register(gateway, address)) == {"email"}
 
 
@@ -293,7 +293,7 @@ def test_every_wrong_field_is_named_at_once(gateway: Gateway) -> None:
     [b"", b"{", b"null", b"[]", b'"x"', b"7", b"\xff\xfe{}", b"[" * 20000, b"{}{}", b'{"email":"a@b.example",',
      b'{"email": "a@example.com", "password": "' + b"x" * 70000 + b'"}'],
 )  # fmt: skip
-def test_a_body_that_is_not_what_it_should_be_is_refused_plainly(gateway: Gateway, endpoint: str, body: bytes) -> None:
+def test_a_malformed_body_is_refused_with_a_clear_message(gateway: Gateway, endpoint: str, body: bytes) -> None:
     answer = gateway.post(endpoint, body)
     assert answer.refused() in (
         (400, "bad_request"), (422, "invalid_fields"), (413, "body_too_large"), (415, "unsupported_media_type"),

@@ -17,7 +17,7 @@ from tests.support.waiting import eventually, within
 from tests.support.wording import bearer, request
 
 
-def test_CVE_2021_32701_a_cached_token_is_judged_anew_on_every_route(
+def test_CVE_2021_32701_a_cached_token_is_judged_again_on_every_route(
     gateway: Gateway, upstream: RecordingUpstream, user: Account, admin: Account
 ) -> None:
     for _ in range(3):
@@ -97,7 +97,9 @@ def replaceable(gateways: Gateways, face: Face, tmp_path: Path) -> Iterator[Gate
     gateway.kill()
 
 
-def test_Kratos_4471_what_ended_stays_ended_after_a_restart(replaceable: Gateway, upstream: RecordingUpstream) -> None:
+def test_Kratos_4471_ended_sessions_stay_ended_after_a_restart(
+    replaceable: Gateway, upstream: RecordingUpstream
+) -> None:
     """A password change ends other sessions: their tokens are refused at once, and by the next process too."""
     gateway = replaceable
     old = gateway.newcomer()
@@ -132,7 +134,7 @@ def test_a_disabled_user_of_a_lone_gateway_is_out_within_the_ttl(
         eventually(lambda: gateway.ask(request("/api/x", fields=[account.line])).status == 200)
 
 
-def test_nobody_is_cached_as_absent_for_longer_than_the_ttl_and_nothing_grows(
+def test_a_missing_user_is_cached_for_at_most_the_ttl_and_nothing_grows(
     gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: TokenFactory
 ) -> None:
     """Clients cannot fill the memory with nonexistent users, even with valid tokens."""

@@ -83,7 +83,7 @@ def test_no_spelling_of_an_identity_header_reaches_the_program(served: Served, n
      "Fastly-Client-IP", "X-Forwarded", "Forwarded", "X-Original-URL", "X-Rewrite-URL", "Proxy",
      "X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "Max-Forwards"],
 )  # fmt: skip
-def test_a_stranger_says_nothing_that_others_may_say(served: Served, name: str) -> None:
+def test_an_untrusted_client_cannot_set_forwarding_headers(served: Served, name: str) -> None:
     names = {name, *spellings(name)} - CALLERS_OWN
     answer = served.gateway.ask(request(PATH, fields=[f"{each}: b@d" for each in names]))
     assert answer.status == 200

@@ -69,7 +69,7 @@ def present(world: World, upstream: RecordingUpstream) -> Present:
 # ---- accepted tokens
 
 
-def test_both_issuers_are_accepted_and_told_apart(world: World, upstream: RecordingUpstream) -> None:
+def test_both_issuers_are_accepted_and_distinguished(world: World, upstream: RecordingUpstream) -> None:
     """The precondition of all refusals below."""
     identity = world.admits(upstream, world.idp.token(roles=["idp-editors"], email="bob@idp.example"))
     assert identity == {"id": [b"idp|bob"], "email": [b"bob@idp.example"], "roles": [b"editor,user"]}
@@ -77,7 +77,7 @@ def test_both_issuers_are_accepted_and_told_apart(world: World, upstream: Record
     assert world.admits(upstream, world.idp.curve_token("carl"))["id"] == [b"idp|carl"]
 
 
-def test_roles_are_the_mapped_ones_and_what_they_imply(world: World, upstream: RecordingUpstream) -> None:
+def test_roles_are_the_mapped_ones_and_those_that_they_imply(world: World, upstream: RecordingUpstream) -> None:
     assert world.admits(upstream, world.idp.token(roles=["idp-admins"]), "/admin/x")["roles"] == [b"admin,editor,user"]
     for roles in (["admin"], ["idp-editors"], [], None):
         data = request("/admin/x", fields=[bearer(world.idp.token(roles=roles))])
@@ -93,7 +93,7 @@ def test_CVE_2021_32701_each_token_has_its_own_roles(world: World, upstream: Rec
         refuses(world.gateway, upstream, request("/admin/x", fields=[bearer(plain)]), 403, "forbidden")
 
 
-def test_an_external_subject_owns_what_is_its_own_and_nothing_of_a_local_user(
+def test_an_external_subject_owns_its_own_paths_and_none_of_a_local_user(
     world: World, upstream: RecordingUpstream
 ) -> None:
     user = signed_in(world.gateway, "user@example.com")
@@ -122,7 +122,7 @@ def test_two_issuers_with_the_same_kid_are_not_mixed_up(world: World, present: P
     present(token(other.header(), other.claims(aud=["api", "other-api"]), idp.sign))
 
 
-def test_CVE_2026_33496_what_one_vouched_for_is_not_anothers_word(
+def test_CVE_2026_33496_a_token_verified_for_one_issuer_is_not_accepted_for_another(
     world: World, upstream: RecordingUpstream, present: Present
 ) -> None:
     good = world.idp.token("eve")
@@ -240,7 +240,7 @@ def test_claims_that_are_missing_wrong_or_out_of_time(world: World, present: Pre
 # ---- external principals at built-in endpoints
 
 
-def test_me_says_who_it_is_and_that_nobody_knows_since_when(world: World) -> None:
+def test_me_names_the_subject_and_has_no_creation_time(world: World) -> None:
     credential = world.idp.token("frank", roles=["idp-admins"], email="frank@idp.example")
     answer = world.gateway.ask(request("/auth/me", fields=[bearer(credential)]))
     assert answer.status == 200 and answer.json() == {
@@ -268,7 +268,7 @@ def test_me_says_who_it_is_and_that_nobody_knows_since_when(world: World) -> Non
         ("DELETE", "/auth/api-keys/x", b""),
     ],
 )
-def test_what_only_an_account_has_is_forbidden(world: World, method: str, path: str, body: bytes) -> None:
+def test_endpoints_that_need_an_account_are_forbidden(world: World, method: str, path: str, body: bytes) -> None:
     fields = [bearer(world.idp.token(roles=["idp-admins"])), b"Content-Type: application/json"]
     answer = world.gateway.ask(request(path, method=method, fields=fields, body=body))
     assert answer.refused() == (403, "forbidden"), answer.body

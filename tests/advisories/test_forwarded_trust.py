@@ -51,7 +51,7 @@ def test_CVE_2026_40575_a_stranger_does_not_choose_the_path(
     refuses(gateway, upstream, request("/admin/x", fields=[line]), 401, "token_missing")
 
 
-def test_CVE_2026_76835_trusting_everybody_is_refused_at_start(gateways: Gateways, tmp_path: Path) -> None:
+def test_CVE_2026_76835_trusting_every_network_is_refused_at_start(gateways: Gateways, tmp_path: Path) -> None:
     networks = ["10.0.0.0/8", "0.0.0.0/0", "::/0"]
     configuration = changed(gateways.configuration(tmp_path), server={"trusted_proxies": networks})
     config = write_configuration(tmp_path, configuration)
@@ -69,7 +69,7 @@ def test_CVE_2026_76835_trusting_everybody_is_refused_at_start(gateways: Gateway
 
 
 @pytest.mark.parametrize("line", HEARSAY)
-def test_CVE_2026_35051_what_a_stranger_says_of_himself_is_dropped(
+def test_CVE_2026_35051_identity_headers_of_an_untrusted_client_are_dropped(
     gateway: Gateway, upstream: RecordingUpstream, line: str
 ) -> None:
     name = line.partition(":")[0]

@@ -138,7 +138,7 @@ def test_traefik_86b5642f00_a_trailer_does_not_sign_in(
     refuses(gateway, upstream, head + chunked(b"body", trailers=[user.line]), 401, "token_missing")
 
 
-def test_CVE_2026_41181_credentials_stay_here_unless_the_route_says_otherwise(
+def test_CVE_2026_41181_credentials_are_not_forwarded_unless_the_route_allows_it(
     gateway: Gateway, upstream: RecordingUpstream, user: Account
 ) -> None:
     fields: list[str | bytes] = [user.line, "Cookie: a=b"]

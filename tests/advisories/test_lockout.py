@@ -104,7 +104,7 @@ def test_GHSA_6f65_4fv2_wwch_unknown_accounts_are_locked_by_the_same_bytes(guard
         (["::ffff:203.0.113.1", "203.0.113.1"], "203.0.113.2"),
     ],
 )
-def test_whoever_has_a_network_of_ipv6_is_one_caller(guarded: Gateway, hosts: list[str], other: str) -> None:
+def test_all_addresses_of_an_ipv6_network_count_as_one_client(guarded: Gateway, hosts: list[str], other: str) -> None:
     email = fresh("v6")
     for number in range(5):
         assert login(guarded, email, at=hosts[number % len(hosts)]).refused() == INVALID
@@ -151,7 +151,7 @@ def test_of_many_guesses_at_once_only_those_that_run_at_once_go_beyond_the_count
     assert login(guarded, email, at=here).refused() == LOCKED
 
 
-def test_what_is_no_address_or_no_body_is_not_counted(guarded: Gateway, here: str) -> None:
+def test_an_invalid_address_or_body_is_not_counted(guarded: Gateway, here: str) -> None:
     for _ in range(25):
         assert login(guarded, "not an address", at=here).refused() == (422, "invalid_fields")
     assert login(guarded, fresh("after"), at=here).refused() == INVALID

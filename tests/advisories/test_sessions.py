@@ -42,7 +42,7 @@ def hasty(gateways: Gateways, face: Face) -> Gateway:
     return gateways.gateway("hasty-refresh", face, tokens={"refresh_grace": "300ms"})
 
 
-def test_oauth2_proxy_1992_parallel_refreshes_are_one_and_log_nobody_out(hasty: Gateway) -> None:
+def test_oauth2_proxy_1992_parallel_refreshes_share_one_rotation_and_end_no_session(hasty: Gateway) -> None:
     """Twenty concurrent refreshes get the same successor; the old token ends the whole family after its grace."""
     account = hasty.newcomer()
     first = login(hasty, account.email).json()

@@ -47,7 +47,7 @@ def present(gateway: Gateway, upstream: RecordingUpstream) -> Callable[..., Answ
 Present = Callable[..., Answer]
 
 
-def test_what_these_tests_forge_would_be_accepted_if_it_were_right(
+def test_the_forgeries_of_these_tests_would_be_accepted_with_the_right_key(
     gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: TokenFactory
 ) -> None:
     """The precondition of all refusals below. All three keys verify, each with its own algorithm."""
@@ -298,7 +298,7 @@ def test_a_refresh_token_is_no_access_token(gateway: Gateway, present: Present) 
 @pytest.mark.parametrize(
     "subject", ["0", "nobody", "{id}:x", "{id}|x", "x|{id}", " {id}", "{id} ", "*", "../{id}", "{id}\0", "%", "_"]
 )
-def test_CVE_2026_33729_a_subject_is_somebody_or_nobody(
+def test_CVE_2026_33729_a_subject_is_never_empty(
     present: Present, user: Account, forge: TokenFactory, subject: str
 ) -> None:
     present(forge.good(user.token, sub=subject.format(id=user.id)), "user_inactive", INVALID)

@@ -174,7 +174,7 @@ def covers(each: Difference, method: bytes) -> bool:
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(CONDITIONS), st.sampled_from(CONDITIONS), st.sampled_from([None, ["GET"], ["POST", "GET"]]))
-def test_a_diff_says_of_every_caller_and_credential_what_changes(
+def test_a_diff_lists_every_change_for_every_caller_and_credential(
     before: dict[str, Any], after: dict[str, Any], methods: list[str] | None
 ) -> None:
     named = {} if methods is None else {"methods": methods}

@@ -166,7 +166,7 @@ def _changes(draw: st.DrawFn) -> tuple[Configuration, Configuration]:
 
 @examples(120)
 @given(_changes())
-def test_a_diff_says_of_every_request_and_caller_what_changes(change: tuple[Configuration, Configuration]) -> None:
+def test_a_diff_lists_every_change_for_every_request_and_caller(change: tuple[Configuration, Configuration]) -> None:
     old, new = change
     found = compare(old, new)
     for host, path, method in product(HOSTS, PATHS[: 1 + 4 + 16], METHODS):
@@ -225,7 +225,7 @@ def test_each_difference_shows_a_request_to_which_it_happens(change: tuple[Confi
 
 
 @pytest.mark.parametrize("path", ["/x/{c0}", "/{c0}/x", "/x/{c0}/{c1}", "/{c1}/{c0}/x"])
-def test_an_example_has_no_owner_who_is_named_by_another_segment(path: str) -> None:
+def test_an_example_has_no_owner_named_by_another_segment(path: str) -> None:
     upstreams = {"web": "http://127.0.0.1:9000"}
     route = {"path": path, "upstream": "web"}
     sides = (configuration([each], None, upstreams=upstreams) for each in ({**route, "owner": "c0"}, route))

@@ -82,7 +82,7 @@ def told(explanation: Explanation) -> dict[str, str]:
         ("/articles/../x", "GET", {}),
     ],
 )
-def test_each_route_that_takes_the_path_is_told_with_why_it_lost(
+def test_each_route_that_takes_the_path_is_listed_with_the_reason_why_it_lost(
     path: str, method: str, expected: dict[str, str]
 ) -> None:
     explanation = why(path, method)
@@ -90,7 +90,7 @@ def test_each_route_that_takes_the_path_is_told_with_why_it_lost(
     assert list(told(explanation)) == list(expected), "in the order of preference"
 
 
-def test_routes_of_other_hosts_and_shadow_rules_are_told_too() -> None:
+def test_routes_of_other_hosts_and_shadow_rules_are_listed_too() -> None:
     assert told(why("/open/x")) == {
         "open": "",
         "api": "only for the host api.example; the request has no host",
@@ -131,7 +131,7 @@ def test_the_reason_is_given_in_words(path: str, person: Person | None, reason: 
     assert why(path, person=person).reason == reason
 
 
-def test_a_405_says_what_is_served() -> None:
+def test_a_405_lists_the_served_methods() -> None:
     assert why("/articles/7", "PATCH").reason == "the path serves GET, HEAD"
 
 
@@ -146,7 +146,7 @@ def test_roles_come_with_the_shortest_chain_that_implies_them() -> None:
     ]
 
 
-def test_what_is_sent_on_is_the_rewritten_target_with_its_query() -> None:
+def test_the_rewritten_target_with_its_query_is_sent() -> None:
     assert why("/open/a/b?x=1").sent == b"/a/b?x=1"
     assert why("/articles/7?").sent == b"/articles/7?"
     assert why("/auth/me").sent is None
@@ -185,7 +185,7 @@ def test_an_explanation_decides_as_the_gate_does_and_its_winner_is_the_route_tha
         assert explanation.reason
 
 
-def test_what_a_shadow_rule_would_decide_is_told_beside_the_decision() -> None:
+def test_the_decision_of_a_shadow_rule_is_shown_beside_the_real_one() -> None:
     policy = policy_of(
         [
             {"path": "/a/**", "auth": "none"},

@@ -365,13 +365,13 @@ def complete(case: str) -> str:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_deserves_a_warning_gets_it_at_its_line(tmp_path: Path, case: str) -> None:
+def test_each_warning_is_reported_at_its_line(tmp_path: Path, case: str) -> None:
     text = complete(CASES[case][0])
     assert warned(tmp_path, text) == [(case.partition(":")[0], marked(text))]
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_nearly_deserves_it_does_not_get_it(tmp_path: Path, case: str) -> None:
+def test_similar_configurations_without_the_defect_get_no_warning(tmp_path: Path, case: str) -> None:
     assert warned(tmp_path, complete(CASES[case][1])) == []
 
 
@@ -383,14 +383,14 @@ def test_a_comment_beside_the_line_silences_it(tmp_path: Path, case: str) -> Non
     assert warned(tmp_path, text.replace("# <<<", "# gateway: allow unused-upstream")) != []
 
 
-def test_an_upstream_that_nobody_uses_is_named(tmp_path: Path) -> None:
+def test_an_unused_upstream_is_reported(tmp_path: Path) -> None:
     text = "upstreams:\n  web: http://127.0.0.1:9000\n  old: http://127.0.0.1:9001\n"
     text += "routes: [{path: /a, auth: none, upstream: web}]\n"
     assert warned(tmp_path, text) == [("unused-upstream", 3)]
 
 
 @pytest.mark.parametrize("shadow", ["true", "false"])
-def test_a_shadow_rule_is_beside_nothing_and_reached_by_nobody(tmp_path: Path, shadow: str) -> None:
+def test_a_shadow_rule_shadows_nothing_and_is_unreachable(tmp_path: Path, shadow: str) -> None:
     text = TOP + "routes:\n  - {path: /a/**, auth: none, upstream: web}\n"
     text += f"  - {{path: /a/admin, upstream: web, shadow: {shadow}}}\n"
     assert bool(warned(tmp_path, text)) == (shadow == "false")
@@ -434,7 +434,7 @@ def test_a_comment_counts_beside_its_line_or_above_it(tmp_path: Path, comment: s
     ],
     ids=["quotes", "a block", "several lines"],
 )
-def test_what_looks_like_a_comment_inside_of_a_value_is_data(tmp_path: Path, text: str) -> None:
+def test_text_like_a_comment_inside_of_a_value_is_data(tmp_path: Path, text: str) -> None:
     path = tmp_path / "gateway.yaml"
     password = "accounts: {password: {min_length: 4}}"
     path.write_text(f"{text}\n{password}\nroutes: []\n")

@@ -67,7 +67,7 @@ def test_cells(route: dict[str, object], anonymous: Cell, signed_in: Cell, roles
     assert (row.anonymous, row.signed_in, list(row.roles)) == (anonymous, signed_in, roles)
 
 
-def test_without_declared_roles_those_that_routes_name_are_told() -> None:
+def test_without_declared_roles_those_of_the_routes_are_listed() -> None:
     routes: Routes = [
         {"path": "/a", "roles": ["b"]},
         {"path": "/b", "roles": {"any": ["c"], "all": ["a"]}},
@@ -85,9 +85,7 @@ _hierarchies = st.dictionaries(st.sampled_from(_NAMES), st.sets(st.sampled_from(
 
 @given(_requirements, _hierarchies)
 @examples(300)
-def test_every_cell_is_what_is_decided_about_such_a_caller(
-    requirement: Requirement, implied: dict[str, set[str]]
-) -> None:
+def test_every_cell_equals_the_decision_for_its_caller(requirement: Requirement, implied: dict[str, set[str]]) -> None:
     hierarchy = RoleHierarchy(implied)
     # Like the loader: all routes without requirements share one object.
     asked = NOTHING_MORE if requirement == NOTHING_MORE else requirement

@@ -31,12 +31,12 @@ POLICY = patterns("/api/v1/items", "/api/v1/items/{id}/parts", "/Files/{name}", 
         (b"/nothing/like/it", {}),
     ],
 )
-def test_the_nearest_routes_are_told_with_what_parts_them(path: bytes, expected: dict[str, str]) -> None:
+def test_the_nearest_routes_are_listed_with_the_difference(path: bytes, expected: dict[str, str]) -> None:
     found = nearest(POLICY.tree(None), segments_of(canonical_target(path, relaxed=False).path))
     assert {route.name: why for route, why in found} == expected
 
 
-def test_few_of_many_are_told() -> None:
+def test_few_of_many_are_listed() -> None:
     policy = patterns(*(f"/a/{number}" for number in range(100)))
     assert len(nearest(policy.tree(None), (b"a", b"x"))) == 3
 

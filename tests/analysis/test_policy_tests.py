@@ -49,7 +49,7 @@ def one(line: str, *, as_: str = "{roles: [editor]}", verb: str = "deny") -> Pol
 # ---- parsing
 
 
-def test_a_test_says_who_asks_and_what_becomes_of_it() -> None:
+def test_a_test_names_the_caller_and_the_expected_decision() -> None:
     (test,) = sound(
         "- name: editors\n"
         "  as: {id: u1, roles: [editor]}\n"
@@ -76,7 +76,7 @@ def test_a_test_says_who_asks_and_what_becomes_of_it() -> None:
         ("{roles: [a, b]}", Person("", frozenset({"a", "b"}))),
     ],
 )
-def test_who_asks(written: str, person: Person | None) -> None:
+def test_the_caller_of_a_test(written: str, person: Person | None) -> None:
     (test,) = sound(f"- {{name: it, as: {written}, allow: [GET /]}}")
     assert test.person == person
 
@@ -112,7 +112,7 @@ def test_variables_are_filled_in_as_in_the_configuration() -> None:
         ("- [\n", "t.yaml:2:1: (file): is not valid YAML"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(text: str, problem: str) -> None:
+def test_errors_are_reported_with_their_position(text: str, problem: str) -> None:
     _, problems = read(text)
     assert len(problems) == 1, problems
     assert problem in problems[0]
@@ -172,7 +172,7 @@ def test_an_expectation_is_met_or_not(line: str, as_: str, verb: str, fine: bool
     assert all(result.failure is not None and result.failure.verdict == result.verdict for result in report.failures)
 
 
-def test_routes_that_no_request_came_to_are_told_shadow_rules_apart() -> None:
+def test_routes_without_requests_are_listed_shadow_rules_apart() -> None:
     report = run(
         "- {name: it, as: anonymous, allow: [GET /articles], deny: [PUT /articles, GET /users/7]}\n"
         "- {name: no route, as: anonymous, deny: [GET /live/x, GET /Users/7]}\n"
@@ -202,7 +202,7 @@ def test_nearly_all_is_not_all() -> None:
         ("- {name: it, as: anonymous, alow: [GET /]}", False),
     ],
 )
-def test_the_schema_says_what_the_reader_says(text: str, valid: bool) -> None:
+def test_the_schema_agrees_with_the_reader(text: str, valid: bool) -> None:
     assert jsonschema_rs.validator_for(policy_tests_schema()).is_valid(yaml.safe_load(text)) is valid
     assert (not read(text)[1]) is valid
 

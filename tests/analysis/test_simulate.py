@@ -87,13 +87,13 @@ def test_the_verdict(asked: PolicyRequest, caller: Subject | None, expected: str
     assert said(simulate(POLICY, asked, caller)) == expected
 
 
-def test_a_verdict_names_whom_the_route_acts_for() -> None:
+def test_a_result_names_the_subject_of_the_route() -> None:
     assert simulate(POLICY, PolicyRequest(b"GET", b"/mine"), USER).caller == USER
     assert simulate(POLICY, PolicyRequest(b"GET", b"/open"), USER).caller is None
     assert simulate(POLICY, PolicyRequest(b"GET", b"/maybe"), DISABLED).caller is None
 
 
-def test_a_verdict_has_what_the_route_captured() -> None:
+def test_a_result_has_the_captures_of_the_route() -> None:
     verdict = simulate(POLICY, PolicyRequest(b"GET", b"/users/u1?full=1"), USER)
     assert verdict.captures == (("id", b"u1"),)
     assert verdict.target is not None

@@ -34,7 +34,7 @@ async def test_registering_answers_with_tokens(client: httpx.AsyncClient) -> Non
     assert (tokens["token_type"], tokens["expires_in"]) == ("bearer", 900)
 
 
-async def test_a_taken_address_is_said_so(client: httpx.AsyncClient) -> None:
+async def test_a_taken_address_is_reported(client: httpx.AsyncClient) -> None:
     await register(client)
     answer = await client.post("/auth/register", json=ANN | {"email": " ANN@Example.com "})
     assert problem(answer) == (400, "email_taken")
@@ -95,7 +95,7 @@ async def test_logging_in_with_json_and_with_a_form(client: httpx.AsyncClient) -
 
 @pytest.mark.parametrize("password", ["not this one", "", "x" * 73, "nul\0", "\ud800"])
 @pytest.mark.parametrize("email", ["ann@example.com", "nobody@example.com"])
-async def test_wrong_credentials_are_the_same_answer_whatever_is_wrong(
+async def test_all_wrong_credentials_get_the_same_response(
     client: httpx.AsyncClient, email: str, password: str
 ) -> None:
     await register(client)
@@ -155,7 +155,7 @@ async def test_refreshing_rotates(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "x", "gwr_" + "A" * 64, "\ud800"])
-async def test_what_is_no_refresh_token_is_refused(client: httpx.AsyncClient, token: str) -> None:
+async def test_an_invalid_refresh_token_is_refused(client: httpx.AsyncClient, token: str) -> None:
     body, headers = _json({"refresh_token": token}), {"Content-Type": "application/json"}
     answer = await client.post("/auth/refresh", content=body, headers=headers)
     assert problem(answer) == (401, "refresh_invalid")
@@ -222,7 +222,7 @@ async def test_me_is_the_callers_account(client: httpx.AsyncClient) -> None:
 # ---- password
 
 
-async def test_a_password_is_changed_by_who_knows_it(client: httpx.AsyncClient) -> None:
+async def test_changing_a_password_needs_the_current_one(client: httpx.AsyncClient) -> None:
     here, there = await register(client), (await client.post("/auth/login", json=ANN)).json()
     body = {"current_password": PASSWORD, "new_password": "a new password"}
     answer = await client.post("/auth/password", json=body, headers=bearer(here))
@@ -252,7 +252,7 @@ async def test_a_new_password_must_keep_the_rules(client: httpx.AsyncClient) -> 
 # ---- outages
 
 
-async def test_a_database_that_goes_away_is_503_and_who_is_cached_goes_on(tmp_path: Path) -> None:
+async def test_a_database_that_fails_is_503_and_cached_users_are_served(tmp_path: Path) -> None:
     async with application(tmp_path, f"sqlite:///{tmp_path / 'gateway.db'}") as client:
         tokens = await register(client)
         assert (await client.get("/auth/me", headers=bearer(tokens))).status_code == 200

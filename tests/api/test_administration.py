@@ -159,7 +159,7 @@ async def test_a_change_that_cannot_be_is_refused_whole(office: Office) -> None:
     assert (await office.get(f"/users/{ann}")).json() == before
 
 
-async def test_who_does_not_exist_is_not_found(office: Office) -> None:
+async def test_an_unknown_user_is_not_found(office: Office) -> None:
     """Addresses are never accepted as ids, because paths appear in logs."""
     for who in (NOBODY, "x", "root@example.com", "root%40example.com", "x" * 300, "%E2%82%AC"):
         for method, path, body in [
@@ -171,7 +171,7 @@ async def test_who_does_not_exist_is_not_found(office: Office) -> None:
             assert problem(await office.send(method, path, body)) == (404, "not_found"), (method, path)
 
 
-async def test_what_is_changed_counts_at_once(office: Office) -> None:
+async def test_a_change_takes_effect_at_once(office: Office) -> None:
     ann = await office.made("ann")
     tokens = bearer(await office.login("ann"))
 
@@ -197,7 +197,7 @@ async def test_what_is_changed_counts_at_once(office: Office) -> None:
 # ---- lists
 
 
-async def test_users_are_listed_page_by_page_whatever_happens_between_two_pages(office: Office) -> None:
+async def test_users_are_listed_page_by_page_during_changes(office: Office) -> None:
     names = [f"u{number:02d}" for number in range(10)]
     ids = {name: await office.made(name) for name in names}
     first = (await office.get("/users", limit=4, query="u")).json()
@@ -275,7 +275,7 @@ async def test_a_query_that_cannot_be_is_refused(office: Office) -> None:
 # ---- the audit trail
 
 
-async def test_the_trail_says_who_did_what_when_and_from_where(office: Office) -> None:
+async def test_the_trail_names_actor_action_time_and_address(office: Office) -> None:
     ann = await office.made("ann")
     told = {"X-Request-Id": "request-9"}
     await office.send("PATCH", f"/users/{ann}", {"is_active": False, "roles": ["editor"]}, **told)
@@ -296,7 +296,7 @@ async def test_the_trail_says_who_did_what_when_and_from_where(office: Office) -
     assert records[2]["actor"] == "command-line"
 
 
-async def test_every_change_writes_one_record_and_what_changes_nothing_none(office: Office) -> None:
+async def test_every_change_writes_one_record_and_a_request_without_effect_none(office: Office) -> None:
     made = await office.send("POST", "/users", {"email": "ann@example.com", "password": PASSWORD})
     ann = made.json()["id"]
     steps: list[tuple[str, str, Any, str | None]] = [
@@ -316,7 +316,7 @@ async def test_every_change_writes_one_record_and_what_changes_nothing_none(offi
         assert await office.trail(subject=ann) == expected
 
 
-async def test_ending_the_sessions_of_somebody_is_a_change(office: Office) -> None:
+async def test_ending_the_sessions_of_a_user_is_a_change(office: Office) -> None:
     ann = await office.made("ann")
     await office.login("ann")
     await office.send("POST", f"/users/{ann}/revoke")
@@ -367,7 +367,7 @@ TAKING_AWAY: dict[str, Attempt] = {
 }
 
 
-async def test_of_admins_who_are_taken_away_at_the_same_time_one_stays(office: Office) -> None:
+async def test_of_administrators_removed_at_the_same_time_one_remains(office: Office) -> None:
     """Each in a different way, by requests admitted before the first of them took effect."""
     admins = [office.admin_id, *[await office.made(f"admin{number}", "admin") for number in range(5)]]
     ways = [*TAKING_AWAY.values(), *TAKING_AWAY.values()]

@@ -59,7 +59,7 @@ async def register_admin(client: httpx.AsyncClient, url: str) -> Answer:
 # ---- creating and listing
 
 
-async def test_a_key_is_shown_once_and_may_what_its_owner_may(client: httpx.AsyncClient) -> None:
+async def test_a_key_is_shown_once_and_has_the_rights_of_its_owner(client: httpx.AsyncClient) -> None:
     tokens = await register(client)
     made = await make(client, tokens)
     assert set(made) == MADE
@@ -74,7 +74,7 @@ async def test_a_key_is_shown_once_and_may_what_its_owner_may(client: httpx.Asyn
     assert me.json() == (await client.get("/auth/me", headers=bearer(tokens))).json()
 
 
-async def test_a_key_expires_when_it_was_told_to(client: httpx.AsyncClient) -> None:
+async def test_a_key_expires_at_the_requested_time(client: httpx.AsyncClient) -> None:
     tokens = await register(client)
     made = await make(client, tokens, expires_in=3600)
     left = datetime.fromisoformat(made["expires_at"]) - datetime.now(UTC)
@@ -86,7 +86,7 @@ async def test_a_key_expires_when_it_was_told_to(client: httpx.AsyncClient) -> N
     assert [key["id"] for key in await listed(client, tokens)] == [made["id"]]
 
 
-async def test_when_a_key_was_used_is_told_a_moment_later(client: httpx.AsyncClient) -> None:
+async def test_the_last_use_of_a_key_is_recorded_a_moment_later(client: httpx.AsyncClient) -> None:
     tokens = await register(client)
     made = await make(client, tokens)
     assert (await client.get("/auth/me", headers=with_key(made))).status_code == 200
@@ -123,7 +123,7 @@ WRONG_LIFETIMES: list[Any] = [0, -1, 31_536_001, 1.5, True, "3600", [], 1e300]
         ),
     ],
 )
-async def test_what_a_key_must_be(tmp_path: Path, asked: Answer, told: dict[str, str]) -> None:
+async def test_the_limits_of_a_key(tmp_path: Path, asked: Answer, told: dict[str, str]) -> None:
     async with application(tmp_path, "sqlite://") as client:
         tokens = await register(client)
         answer = await client.post("/auth/api-keys", json=NEW | asked, headers=bearer(tokens))
@@ -131,7 +131,7 @@ async def test_what_a_key_must_be(tmp_path: Path, asked: Answer, told: dict[str,
         assert await listed(client, tokens) == []
 
 
-async def test_what_is_just_right(client: httpx.AsyncClient) -> None:
+async def test_values_at_the_limits(client: httpx.AsyncClient) -> None:
     tokens = await register(client)
     cases: list[dict[str, Any]] = [
         {"name": " x "},
@@ -312,7 +312,7 @@ async def test_a_deleted_key_is_refused_at_once(client: httpx.AsyncClient) -> No
     assert problem(again) == (404, "not_found")
 
 
-async def test_nobody_deletes_or_sees_the_keys_of_somebody_else(client: httpx.AsyncClient) -> None:
+async def test_a_user_neither_sees_nor_deletes_the_keys_of_another(client: httpx.AsyncClient) -> None:
     ann, bob = await register(client), await register(client, email="bob@example.com")
     made = await make(client, ann)
     assert await listed(client, bob) == []

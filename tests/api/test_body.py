@@ -111,7 +111,7 @@ async def test_an_odd_length_is_the_servers_matter(announced: str) -> None:
     assert await read_body(request(b"x", headers=[("Content-Length", announced)])) == b"x"
 
 
-async def test_a_caller_who_leaves_in_the_middle_is_no_failure() -> None:
+async def test_a_client_that_disconnects_during_the_body_is_no_failure() -> None:
     with pytest.raises(Refusal, match="bad_request"):
         await read_body(request(b"{", leaves=True))
 
@@ -129,7 +129,7 @@ BAD_JSON = [
 
 
 @pytest.mark.parametrize("body", BAD_JSON, ids=range(len(BAD_JSON)))
-def test_what_is_no_json_object_with_distinct_names_is_refused(body: bytes) -> None:
+def test_only_json_objects_with_distinct_names_are_accepted(body: bytes) -> None:
     assert code_of(lambda: json_object(body)) == "bad_request"
 
 

@@ -42,7 +42,7 @@ def test_the_cursor_of_any_record_leads_back_to_it(place: AuditPlace) -> None:
 
 
 @given(st.text() | st.text("ABCab019-_=", max_size=40), PLACES)
-def test_whatever_else_is_sent_is_no_cursor(text: str, place: AuditPlace) -> None:
+def test_every_other_text_is_no_cursor(text: str, place: AuditPlace) -> None:
     again: list[Callable[[], str]] = [
         lambda: user_cursor(user_place(text)),
         lambda: audit_cursor(audit_place(text)),

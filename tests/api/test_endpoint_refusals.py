@@ -228,7 +228,7 @@ def test_no_refusal_is_made_on_a_thread(handler: Callable[..., object]) -> None:
     assert iscoroutinefunction(handler)
 
 
-def test_what_an_endpoint_grants_has_no_code(refusing: Refusing) -> None:
+def test_granted_requests_of_an_endpoint_have_no_code(refusing: Refusing) -> None:
     answer, request_id = send(refusing, refusing.ask("/auth/me", refusing.account.line))
     assert answer.status == 200
     (access,) = eventually(lambda: refusing.lines(request_id))

@@ -105,12 +105,12 @@ async def test_readiness_depends_on_the_phase_and_only_when_asked_strictly_on_th
     }
 
 
-def test_a_process_is_starting_and_whole_until_it_says_otherwise() -> None:
+def test_a_process_is_starting_and_ready_until_its_state_changes() -> None:
     state = Readiness()
     assert (state.phase, state.degraded()) == ("starting", ())
 
 
-async def test_the_metrics_page_is_what_prometheus_reads(served: Served) -> None:
+async def test_prometheus_can_read_the_metrics_page(served: Served) -> None:
     complete(served.observer)
     answer = await served.get("metrics")
     assert answer.status_code == 200
@@ -120,7 +120,7 @@ async def test_the_metrics_page_is_what_prometheus_reads(served: Served) -> None
     assert families["gateway_connections"].samples[0].value == 3
 
 
-async def test_gauges_are_asked_anew_for_each_page(served: Served) -> None:
+async def test_gauges_are_read_again_for_each_page(served: Served) -> None:
     for number in (4, 5):
         served.connections = number
         assert f"\ngateway_connections {number}\n" in (await served.get("metrics")).text
@@ -158,7 +158,7 @@ async def test_the_metrics_page_is_for_operators_addresses_only(peer: str | None
         assert refused.value.code == "forbidden"
 
 
-async def test_nobody_is_an_operator_where_no_network_is_listed() -> None:
+async def test_without_listed_networks_no_client_is_an_operator() -> None:
     with pytest.raises(Refusal, match="forbidden"):
         await Served(operations_allow=()).get("metrics")
 
@@ -196,7 +196,7 @@ async def test_behind_a_trusted_proxy_the_address_it_vouches_for_counts(peer: st
     ],
 )
 @pytest.mark.parametrize("decided", [True, False])
-async def test_a_proxy_on_an_allowed_address_that_nobody_trusts_does_not_open_the_page_to_the_world(
+async def test_an_untrusted_proxy_on_an_allowed_address_does_not_open_the_page_to_its_clients(
     header: str, decided: bool, served: Served
 ) -> None:
     if decided:

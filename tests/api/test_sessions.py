@@ -79,7 +79,7 @@ async def test_ending_the_session_one_uses_is_logging_out(client: httpx.AsyncCli
     assert problem(await client.get("/auth/me", headers=bearer(tokens))) == (401, "token_revoked")
 
 
-async def test_nobody_sees_or_ends_the_sessions_of_somebody_else(client: httpx.AsyncClient) -> None:
+async def test_a_user_neither_sees_nor_ends_the_sessions_of_another(client: httpx.AsyncClient) -> None:
     ann, bob = await register(client), await register(client, email="bob@example.com")
     (of_ann,) = await listed(client, ann)
     (of_bob,) = await listed(client, bob)
@@ -91,7 +91,7 @@ async def test_nobody_sees_or_ends_the_sessions_of_somebody_else(client: httpx.A
     assert (await client.get("/auth/me", headers=bearer(ann))).status_code == 200
 
 
-async def test_what_cannot_be_an_id_is_not_found(client: httpx.AsyncClient) -> None:
+async def test_a_text_that_cannot_be_an_id_is_not_found(client: httpx.AsyncClient) -> None:
     tokens = await register(client)
     for id_ in ("A" * 65, "A" * 5000, "%27", "%C3%A9", "a.b", "a:b", "-"):
         assert problem(await end(client, tokens, id_)) == (404, "not_found"), id_

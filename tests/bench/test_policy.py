@@ -36,7 +36,7 @@ def test_every_line_of_the_log_is_decided_as_it_was(tmp_path: Path) -> None:
         (Figure("version", 0.1, "s"), True, "0.10 s"),
     ],
 )
-def test_a_figure_says_whether_its_limit_is_kept(figure: Figure, holds: bool, told: str) -> None:
+def test_a_figure_shows_whether_its_limit_is_kept(figure: Figure, holds: bool, told: str) -> None:
     assert figure.holds == holds
     assert str(figure).endswith(told)
 

@@ -44,7 +44,7 @@ def serve(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> O
 # ---- the file
 
 
-def test_no_configuration_says_how_to_get_one(tmp_path: Path) -> None:
+def test_a_missing_configuration_is_reported_with_the_command_that_makes_one(tmp_path: Path) -> None:
     line = one_plain_line(serve(tmp_path).err)
     assert "config/gateway.yaml" in line
     assert "--config" in line
@@ -52,7 +52,7 @@ def test_no_configuration_says_how_to_get_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [["serve"], ["check"], ["users", "list"], ["keys", "list"], ["db", "upgrade"]])
-def test_every_command_says_that_the_named_file_is_missing(tmp_path: Path, command: list[str]) -> None:
+def test_every_command_reports_a_missing_file(tmp_path: Path, command: list[str]) -> None:
     outcome = run(*command, "--config", "missing.yaml", folder=tmp_path)
     assert outcome.code == 2
     line = one_plain_line(outcome.err)
@@ -83,14 +83,16 @@ def test_a_folder_is_no_configuration(tmp_path: Path, config: Path) -> None:
     ],
     ids=["broken YAML", "empty", "unknown key", "undefined upstream", "wrong type", "undefined variable", "ambiguous"],
 )
-def test_a_broken_configuration_is_told_with_its_place(tmp_path: Path, config: Path, text: str, place: str) -> None:
+def test_a_broken_configuration_is_reported_with_its_position(
+    tmp_path: Path, config: Path, text: str, place: str
+) -> None:
     config.write_text(text)
     problem, summary = serve(tmp_path).err.splitlines()
     assert problem.startswith(place)
     assert summary == "gateway: the configuration has 1 problem; nothing was done"
 
 
-def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path, config: Path) -> None:
+def test_all_problems_are_reported_at_once_in_the_order_of_the_file(tmp_path: Path, config: Path) -> None:
     config.write_text(GOOD.replace("upstream: web", "upstream: wbe\n    auth: maybe") + "server: {port: high}\n")
     *problems, summary = serve(tmp_path).err.splitlines()
     assert [problem.split(": ")[1] for problem in problems] == ["routes[0].upstream", "routes[0].auth", "server.port"]
@@ -118,7 +120,7 @@ def with_key(algorithm: str = "ES256") -> str:
     return GOOD + f'tokens:\n  keys:\n    - {{kid: k1, algorithm: {algorithm}, private_key: "${{file:key.pem}}"}}\n'
 
 
-def test_a_missing_key_file_is_told_at_its_line(tmp_path: Path, config: Path) -> None:
+def test_a_missing_key_file_is_reported_at_its_line(tmp_path: Path, config: Path) -> None:
     config.write_text(with_key())
     problem = serve(tmp_path).err.splitlines()[0]
     assert problem.startswith("config/gateway.yaml:10:")
@@ -131,7 +133,7 @@ def test_a_missing_key_file_is_told_at_its_line(tmp_path: Path, config: Path) ->
     [("ES256", None, "PEM"), ("ES256", "EdDSA", "P-256"), ("RS256", "ES256", "RSA")],
     ids=["garbage", "another algorithm", "an EC key for RSA"],
 )
-def test_an_unreadable_key_is_told_at_its_line_and_never_shown(
+def test_an_unreadable_key_is_reported_at_its_line_and_never_shown(
     tmp_path: Path, config: Path, algorithm: str, made_for: str | None, said: str
 ) -> None:
     if made_for is None:
@@ -178,14 +180,16 @@ def taken_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def test_a_port_in_use_says_which_and_how_to_name_another(tmp_path: Path, config: Path, taken_port: int) -> None:
+def test_a_port_in_use_is_reported_with_the_option_that_changes_it(
+    tmp_path: Path, config: Path, taken_port: int
+) -> None:
     line = one_plain_line(serve(tmp_path, "--port", str(taken_port)).err)
     assert str(taken_port) in line
     assert "in use" in line
     assert "--port" in line
 
 
-def test_an_address_that_is_not_ours_is_told(tmp_path: Path, config: Path) -> None:
+def test_an_address_of_another_machine_is_reported(tmp_path: Path, config: Path) -> None:
     # 192.0.2.0/24 is reserved for documentation (RFC 5737), so no machine has such an address.
     line = one_plain_line(serve(tmp_path, "--host", "192.0.2.1").err)
     assert "192.0.2.1" in line
@@ -195,13 +199,13 @@ def test_an_address_that_is_not_ours_is_told(tmp_path: Path, config: Path) -> No
 # ---- the database
 
 
-def test_an_sqlite_file_that_is_a_folder_is_told(tmp_path: Path, config: Path) -> None:
+def test_an_sqlite_file_that_is_a_folder_is_reported(tmp_path: Path, config: Path) -> None:
     config.write_text(GOOD.replace("sqlite:///gateway.db", "sqlite:///config"))
     outcome = serve(tmp_path)
     assert "storage.database: is a folder, found 'sqlite:///config'" in outcome.err.splitlines()[0]
 
 
-def test_a_file_that_is_no_database_is_told_and_left_alone(tmp_path: Path, config: Path) -> None:
+def test_a_file_that_is_no_database_is_reported_and_left_alone(tmp_path: Path, config: Path) -> None:
     (tmp_path / "gateway.db").write_bytes(b"somebody's letter, " * 100)
     assert "is a file that is not an SQLite database" in serve(tmp_path).err.splitlines()[0]
     assert (tmp_path / "gateway.db").read_bytes() == b"somebody's letter, " * 100
@@ -244,7 +248,7 @@ def test_an_empty_postgresql_is_refused_with_the_command_that_helps(
     assert run("users", "list", folder=tmp_path).code == 0
 
 
-def test_without_a_key_postgresql_says_how_to_make_one(tmp_path: Path, config: Path) -> None:
+def test_without_a_key_postgresql_needs_the_reported_command(tmp_path: Path, config: Path) -> None:
     config.write_text(GOOD.replace("sqlite:///gateway.db", "postgresql://gateway@127.0.0.1:1/gateway"))
     problem = serve(tmp_path).err.splitlines()[0]
     assert "tokens.keys: " in problem
@@ -254,7 +258,7 @@ def test_without_a_key_postgresql_says_how_to_make_one(tmp_path: Path, config: P
 # ---- Redis: the only store without which the gateway still starts
 
 
-def test_without_its_redis_it_starts_and_says_so_and_works(tmp_path: Path, config: Path, valkey: ValkeyServer) -> None:
+def test_without_its_redis_it_starts_reports_that_and_works(tmp_path: Path, config: Path, valkey: ValkeyServer) -> None:
     valkey.kill()
     config.write_text(GOOD.replace("gateway.db", f"gateway.db\n  redis: {valkey.url}"))
     gateway = Gateway("serve", config.read_text().replace("sqlite:///", f"sqlite:///{tmp_path}/"), tmp_path).start()

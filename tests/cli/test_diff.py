@@ -60,7 +60,7 @@ def entries(folder: Path, old: str, new: str) -> list[dict[str, Any]]:
         *("a host more", "every host", "a host less", "only some hosts"),
     ],
 )
-def test_the_exit_code_says_whether_anything_opens(tmp_path: Path, old: str, new: str, code: int) -> None:
+def test_the_exit_code_shows_whether_access_opens(tmp_path: Path, old: str, new: str, code: int) -> None:
     for options in ((), ("--json",), ("--format", "markdown"), ("--format", "json")):
         assert diff(tmp_path, old, new, *options).code == code
 
@@ -97,7 +97,7 @@ def test_a_review_comment_is_a_table(tmp_path: Path) -> None:
     )
 
 
-def test_a_program_reads_who_comes_to_pass(tmp_path: Path) -> None:
+def test_the_json_lists_the_callers_that_gain_access(tmp_path: Path) -> None:
     (entry,) = entries(tmp_path, USERS, USERS.replace("[admin]", "{all: [editor, lead]}").replace("owner: id, ", ""))
     assert (entry["path"], entry["methods"], entry["host"]) == ("/users/{id}", None, None)
     assert entry["opens"] == [{"kind": "requests", "callers": [{"roles": ["editor", "lead"]}]}]
@@ -111,7 +111,7 @@ def test_a_program_reads_who_comes_to_pass(tmp_path: Path) -> None:
     assert entry["new"]["who"] == "roles editor and lead"
 
 
-def test_what_is_done_otherwise_is_told_without_opening_anything(tmp_path: Path) -> None:
+def test_changes_that_open_nothing_are_listed(tmp_path: Path) -> None:
     (entry,) = entries(
         tmp_path,
         PAGES,
@@ -135,7 +135,7 @@ def test_naming_a_host_takes_its_requests_from_the_routes_without_one(tmp_path: 
     assert (rest["host"], rest["path"], rest["old"]["who"]) == ("api.example.com", "/**", "no caller (404)")
 
 
-def test_what_is_not_about_single_requests_is_named(tmp_path: Path) -> None:
+def test_changes_outside_of_single_requests_are_listed(tmp_path: Path) -> None:
     moved = PAGES + "accounts: {default_roles: []}\n"
     outcome = diff(tmp_path, PAGES, moved)
     assert outcome.out.splitlines() == [

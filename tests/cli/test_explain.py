@@ -94,13 +94,13 @@ def test_a_person_reads_the_whole_way_to_the_decision(folder: Path) -> None:
     ]
 
 
-def test_a_refusal_says_which_code_and_why(folder: Path) -> None:
+def test_a_refusal_is_shown_with_code_and_reason(folder: Path) -> None:
     *_, asks, decision = explain(folder, "POST", "/articles").out.splitlines()
     assert asks == "asks        the role editor"
     assert decision == "decision    refused 403 forbidden: needs one of the roles editor; the caller has no role"
 
 
-def test_a_refused_path_is_told_with_its_reason_and_does_nothing_to_the_terminal(folder: Path) -> None:
+def test_a_refused_path_is_shown_with_its_reason_and_without_control_characters(folder: Path) -> None:
     out = explain(folder, "GET", "/a\x1b[31m\u202eb").out
     assert "request     GET /a\\x1b[31m\\xe2\\x80\\xaeb" in out
     assert "refused 400 bad_path: a control character" in out
@@ -180,7 +180,7 @@ def test_a_program_reads_the_same(folder: Path) -> None:
     }
 
 
-def test_what_only_a_running_gateway_counts_is_told(folder: Path) -> None:
+def test_limits_that_only_a_running_gateway_counts_are_listed(folder: Path) -> None:
     limited = (
         FILE + "  - {path: /limited, auth: none, upstream: web, rate_limit: {requests: 5, per: 60s, by: address}}\n"
     )
@@ -204,7 +204,7 @@ def test_what_only_a_running_gateway_counts_is_told(folder: Path) -> None:
         ("GET ws://h/live --origin https://app.example", None),
     ],
 )
-def test_whether_a_page_may_read_the_answer_is_told(folder: Path, words: str, readable: bool | None) -> None:
+def test_whether_a_page_may_read_the_response_is_shown(folder: Path, words: str, readable: bool | None) -> None:
     assert document(folder, *words.split())["page_may_read"] is readable
     lines = [line for line in explain(folder, *words.split()).out.splitlines() if line.startswith("page ")]
     told = {True: ["page        may read the answer"], None: []}
@@ -242,7 +242,7 @@ def test_a_real_account_is_read_by_its_address_or_its_id(accounts: Path) -> None
     assert mine["decision"]["allowed"] is True
 
 
-def test_a_disabled_account_may_not_sign_in_but_pass_where_anybody_may(accounts: Path) -> None:
+def test_a_disabled_account_cannot_sign_in_but_passes_public_routes(accounts: Path) -> None:
     assert run_here("users", "disable", "ann@example.com", "--config", "g.yaml", folder=accounts).code == 0
     refused = document(accounts, "POST", "/articles", "--user", "ann@example.com")
     assert (refused["caller"]["state"], refused["decision"]["code"]) == ("disabled", "user_inactive")
@@ -250,14 +250,14 @@ def test_a_disabled_account_may_not_sign_in_but_pass_where_anybody_may(accounts:
 
 
 @pytest.mark.parametrize("who", ["nobody@example.com", "no-such-id", "@"])
-def test_an_account_that_is_not_there_is_said_plainly(accounts: Path, who: str) -> None:
+def test_a_missing_account_is_reported_clearly(accounts: Path, who: str) -> None:
     outcome = explain(accounts, "POST", "/articles", "--user", who)
     assert outcome.code == 1
     assert f"caller      {who}: unknown account, treated as deleted" in outcome.out
     assert "refused 401 user_inactive" in outcome.out
 
 
-def test_who_comes_from_another_issuer_is_made_up(folder: Path) -> None:
+def test_a_subject_of_another_issuer_is_hypothetical(folder: Path) -> None:
     outcome = explain(folder, "GET", "/users/idp%7Csub/orders/7", "--user", "idp|sub")
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith(
@@ -278,7 +278,7 @@ def test_neither_keys_nor_a_database_are_needed(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["g.yaml"]
 
 
-def test_what_a_shadow_rule_would_decide_is_shown(tmp_path: Path) -> None:
+def test_the_decision_of_a_shadow_rule_is_shown(tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text(
         "upstreams: {web: http://127.0.0.1:9000}\nroutes:\n  - {path: /a/**, auth: none, upstream: web}\n"
         "  - {path: /a/b, roles: [admin], upstream: web, shadow: true, name: tried}\n"

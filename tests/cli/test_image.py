@@ -70,7 +70,7 @@ def assert_runs(arguments: list[str]) -> None:
     command.make_context(command.name, rest).close()
 
 
-def test_the_health_check_asks_what_the_gateway_serves() -> None:
+def test_the_health_check_uses_an_endpoint_of_the_gateway() -> None:
     check = json.loads(last("HEALTHCHECK").partition("CMD ")[2])
     assert check[0] == "python"
     compile(check[2], "HEALTHCHECK", "exec")
@@ -95,7 +95,7 @@ def test_every_service_of_ours_runs_a_command_there_is() -> None:
             assert_runs(service["command"])
 
 
-def test_services_wait_for_what_they_need() -> None:
+def test_services_wait_for_their_dependencies() -> None:
     services = compose()["services"]
     for name, service in services.items():
         for other, wait in service.get("depends_on", {}).items():
@@ -135,7 +135,7 @@ def test_services_of_ours_may_do_nothing_that_they_need_not() -> None:
             assert service["security_opt"] == ["no-new-privileges:true"]
 
 
-def test_what_compose_mounts_and_names_is_there() -> None:
+def test_files_that_compose_mounts_exist() -> None:
     services = compose()["services"]
     mounted = dict(reversed(volume.split(":")[:2]) for volume in services["gateway"]["volumes"])
     folder, file = os.path.split(services["gateway"]["environment"]["GATEWAY_CONFIG"])

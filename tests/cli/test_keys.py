@@ -34,7 +34,7 @@ def test_standard_output_is_the_configuration_to_paste(tmp_path: Path) -> None:
     assert "a b.pem" in outcome.err
 
 
-def test_what_is_pasted_passes_the_check(tmp_path: Path) -> None:
+def test_the_printed_text_passes_the_check(tmp_path: Path) -> None:
     pasted = "".join(
         run_here("keys", "generate", "--algorithm", algorithm, folder=tmp_path).out.split("keys:\n")[1]
         for algorithm in KINDS

@@ -55,7 +55,7 @@ def test_a_refused_test_mail_fails_with_the_words_of_the_server(folder: Path, sm
     assert (outcome.code, "550 no such user here" in outcome.err) == (1, True)
 
 
-def test_the_queue_shows_what_waits_and_retry_makes_it_due(folder: Path) -> None:
+def test_the_queue_shows_waiting_mails_and_retry_makes_them_due(folder: Path) -> None:
     created(folder)
     assert gateway(folder, "users", "reset", ANN).code == 0
     listed = gateway(folder, "mail", "queue")
@@ -67,7 +67,7 @@ def test_the_queue_shows_what_waits_and_retry_makes_it_due(folder: Path) -> None
     assert "1 mails are due now" in retried.err and re.search(r"3 +now", retried.out)
 
 
-def test_a_printed_reset_link_is_mailed_to_nobody(folder: Path) -> None:
+def test_a_printed_reset_link_is_not_mailed(folder: Path) -> None:
     created(folder)
     outcome = gateway(folder, "users", "reset", ANN, "--print-link")
     assert re.fullmatch(r"https://app\.example\.com/account/reset\?token=gwl_\w{38}\n", outcome.out)
@@ -99,7 +99,7 @@ def test_an_address_is_verified_and_changed(folder: Path) -> None:
     assert queue.count("address-changed") == 2
 
 
-def test_without_mail_the_commands_say_what_is_missing(folder: Path) -> None:
+def test_without_mail_the_commands_report_the_missing_settings(folder: Path) -> None:
     created(folder)
     file = folder / "config" / "gateway.yaml"
     content = yaml.safe_load(file.read_text())

@@ -31,7 +31,7 @@ def versions(lock: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("lock", ["requirements-dev.lock", "requirements-bench.lock"])
-def test_what_is_tested_and_measured_are_the_versions_that_are_shipped(lock: str) -> None:
+def test_the_tested_versions_are_the_shipped_ones(lock: str) -> None:
     shipped, used = versions("requirements.lock"), versions(lock)
     assert shipped == {name: used.get(name) for name in shipped}
 
@@ -115,14 +115,14 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_make_alone_says_what_there_is() -> None:
+def test_make_alone_lists_the_targets() -> None:
     done = make()
     assert done.returncode == 0
     for target in ["run", "test", "lint", "bench", "bench-quick"]:
         assert f"make {target}" in done.stdout or f"({target}" in done.stdout, target
 
 
-def test_too_old_a_python_is_told_plainly(checkout: Path) -> None:
+def test_an_old_python_is_reported_clearly(checkout: Path) -> None:
     old = checkout / "old-python"
     # A Python that fails every check, and reports version 3.9.
     old.write_text('#!/bin/sh\ncase "$2" in *platform*) echo 3.9.18;; *) exit 1;; esac\n')
@@ -133,13 +133,13 @@ def test_too_old_a_python_is_told_plainly(checkout: Path) -> None:
     assert not (checkout / ".venv").exists()
 
 
-def test_no_python_at_all_is_told_plainly(checkout: Path) -> None:
+def test_a_missing_python_is_reported_clearly(checkout: Path) -> None:
     done = make("run", "PYTHON=python-of-nowhere", folder=checkout)
     assert done.returncode == 2
     assert "'python-of-nowhere' not found" in done.stderr
 
 
-def test_what_is_installed_already_is_not_installed_again(checkout: Path) -> None:
+def test_an_installed_environment_is_not_installed_again(checkout: Path) -> None:
     (checkout / ".venv").mkdir()
     for stamp in [".created", ".installed-to-run", ".installed-to-test"]:
         (checkout / ".venv" / stamp).touch()

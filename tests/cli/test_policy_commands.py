@@ -99,9 +99,7 @@ _people = st.one_of(
 )
 @example(POLICIES[0], PolicyRequest(b"GET", b"/a/\xed\xa0\x80"), Person("\ud800"))
 @example(POLICIES[0], PolicyRequest(b"GET", b"/a/%E2%80%AE/x"), Person("\u202e"))
-def test_whatever_is_asked_is_explained_in_harmless_text(
-    policy: object, asked: PolicyRequest, person: Person | None
-) -> None:
+def test_any_request_is_explained_in_harmless_text(policy: object, asked: PolicyRequest, person: Person | None) -> None:
     explanation = explain(policy, RoleHierarchy(None), asked, person)  # type: ignore[arg-type]
     told = document(explanation, SETTINGS)
     assert told["decision"]["allowed"] is explanation.verdict.is_allowed

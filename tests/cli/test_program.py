@@ -42,7 +42,7 @@ def test_help_lists_every_command_with_its_line(tmp_path: Path) -> None:
         assert re.search(rf"^  {name} +{re.escape(entry.help)}$", outcome.out, re.MULTILINE)
 
 
-def test_the_table_of_commands_says_what_the_commands_themselves_say() -> None:
+def test_the_table_of_commands_agrees_with_the_commands() -> None:
     for name, entry in COMMANDS.items():
         command = import_module(entry.module).command
         assert (command.name, command.get_short_help_str(limit=1000)) == (name, entry.help)
@@ -150,7 +150,7 @@ def test_an_error_becomes_a_line_and_an_exit_code(
     assert capfd.readouterr() == ("", said)
 
 
-def test_an_unexpected_error_is_a_line_that_says_how_to_see_more(
+def test_an_unexpected_error_is_a_line_with_the_way_to_see_more(
     failing: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert fail_with(RuntimeError("token=hunter2")) == 2

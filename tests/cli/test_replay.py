@@ -89,7 +89,7 @@ SAME = {
 
 
 @pytest.mark.parametrize("recorded", SAME.values(), ids=SAME)
-def test_what_was_decided_so_before_would_not_change(tmp_path: Path, recorded: str) -> None:
+def test_recorded_decisions_of_the_same_policy_would_not_change(tmp_path: Path, recorded: str) -> None:
     assert replay(tmp_path, recorded) == (0, "0 of 1 requests would change\n", "")
 
 
@@ -107,7 +107,7 @@ CHANGED = {
 
 
 @pytest.mark.parametrize(("recorded", "told"), CHANGED.values(), ids=CHANGED)
-def test_what_would_change_is_told(tmp_path: Path, recorded: str, told: str) -> None:
+def test_changed_decisions_are_reported(tmp_path: Path, recorded: str, told: str) -> None:
     outcome = replay(tmp_path, recorded)
     group, example, summary = outcome.out.splitlines()
     assert outcome.code == 1
@@ -161,7 +161,7 @@ def test_a_line_that_cannot_be_read_is_counted_and_never_fatal(tmp_path: Path, r
     assert (outcome.code, summary) == (0, "0 of 2 requests would change; 1 lines could not be read")
 
 
-def test_what_came_to_no_decision_and_lines_of_other_kinds_are_counted_apart(tmp_path: Path) -> None:
+def test_undecided_requests_and_other_lines_are_counted_apart(tmp_path: Path) -> None:
     log = line(status=503, code="storage_unavailable", route="drafts") + '{"decision":"refused"}\n\n' + line()
     found = document(tmp_path, log)
     counts = {name: found[name] for name in ("lines", "replayed", "changed", "undecided", "other_lines", "unreadable")}
@@ -218,12 +218,12 @@ def test_a_log_that_cannot_be_read_is_one_line(tmp_path: Path, name: str, conten
     assert outcome.err.startswith(f"gateway: cannot read the access log {name}: {why}")
 
 
-def test_what_callers_sent_reaches_no_terminal_as_it_is(tmp_path: Path) -> None:
+def test_text_of_clients_reaches_no_terminal_unescaped(tmp_path: Path) -> None:
     outcome = replay(tmp_path, line(path="/gone\x1b[31m", route="gone", request_id="\x07"))
     assert outcome.out.replace("\n", "").isprintable()
 
 
-def test_few_groups_are_kept_whatever_a_log_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_groups_is_bounded_for_any_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.analysis.replay._MOST_GROUPS", 5)
     monkeypatch.setattr("gateway.analysis.replay._MOST_REMEMBERED", 7)
     (tmp_path / "new.yaml").write_text(CONFIGURATION)
@@ -315,7 +315,7 @@ ORDER = {"path": "/orders", "route": "orders", "user": "u7"}
         ({}, None),
     ],
 )
-def test_a_line_tells_the_credential_and_the_age_of_its_sign_in(
+def test_a_line_contains_the_credential_and_the_age_of_its_sign_in(
     tmp_path: Path, members: dict[str, Any], code: str | None
 ) -> None:
     outcome = replay(tmp_path, line(**ORDER, **members), "--json", text=SESSIONS)

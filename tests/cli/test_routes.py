@@ -78,14 +78,14 @@ SECURITY: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("security", "asked"), SECURITY.values(), ids=SECURITY)
-def test_security_becomes_what_the_route_asks(tmp_path: Path, security: Any, asked: dict[str, Any]) -> None:
+def test_security_becomes_the_requirement_of_the_route(tmp_path: Path, security: Any, asked: dict[str, Any]) -> None:
     operation = {} if security is None else {"security": security}
     route = only_route(tmp_path, operation)
     assert {key: route[key] for key in ("auth", "roles") if key in route} == asked
     assert route | asked == {"path": "/a", "methods": ["GET"], "upstream": "shop", **asked}
 
 
-def test_what_the_document_asks_of_all_holds_where_an_operation_says_nothing(tmp_path: Path) -> None:
+def test_requirements_of_the_document_hold_for_operations_without_their_own(tmp_path: Path) -> None:
     security = [{"oauth": ["staff"]}]
     assert only_route(tmp_path, {}, security=security)["roles"] == ["staff"]
     assert only_route(tmp_path, {"security": []}, security=security)["auth"] == "none"
@@ -123,7 +123,7 @@ def test_a_path_template_becomes_a_pattern(tmp_path: Path, template: str, expect
         ([VARIABLE], "/3/a", "https://x.example.com"),
     ],
 )
-def test_the_first_server_says_the_base_path_and_the_address(
+def test_the_first_server_determines_the_base_path_and_the_address(
     tmp_path: Path, servers: list[Any], path: str, address: str
 ) -> None:
     configuration = yaml.safe_load(drafted(tmp_path, {"/a": {"get": {}}}, servers=servers).out)
@@ -325,7 +325,7 @@ def test_a_role_of_a_scheme_that_is_not_checked_here_is_asked_for(tmp_path: Path
     assert only_route(tmp_path, {"security": [{scheme: ["admin"]}]})["roles"] == ["admin"]
 
 
-def test_http_basic_is_said_not_to_reach_the_upstream(tmp_path: Path) -> None:
+def test_http_basic_is_reported_not_to_reach_the_upstream(tmp_path: Path) -> None:
     outcome = drafted(tmp_path, {"/a": {"get": {"security": [{"basic": []}]}}})
     assert "basic (http basic) does not reach the upstream: clients send a token of the gateway" in outcome.err
     assert "auth" not in yaml.safe_load(outcome.out)["routes"][0]
@@ -412,7 +412,7 @@ def test_a_broader_rule_does_not_serve_an_operation_that_is_left_out(tmp_path: P
     )
 
 
-def test_a_broader_rule_does_not_serve_an_operation_that_only_a_query_tells_apart(tmp_path: Path) -> None:
+def test_a_broader_rule_does_not_serve_an_operation_that_only_a_query_distinguishes(tmp_path: Path) -> None:
     paths = {"/users/{id}": {"get": {}, "put": {}}, "/users/me?full={full}": {"get": ADMIN}}
     _, configuration = made(tmp_path, document(paths))
     route, _ = configuration.policy.match(None, canonical_target(b"/users/me?full=1", relaxed=False), b"GET")
@@ -542,7 +542,7 @@ NO_DOCUMENTS = (
 
 
 @pytest.mark.parametrize("text", NO_DOCUMENTS)
-def test_what_is_no_document_is_one_line(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_no_document_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "spec.yaml").write_text(text)
     outcome = run_here("routes", "from-openapi", "spec.yaml", "--upstream", "shop", folder=tmp_path)
     assert (outcome.code, outcome.out) == (2, "")
@@ -664,7 +664,7 @@ def test_a_request_that_two_templates_match_meets_the_requirements_of_both(
                 )
 
 
-def test_the_rule_of_a_crossing_says_so_and_no_rule_is_drafted_where_both_ask_for_the_same(tmp_path: Path) -> None:
+def test_the_rule_of_a_crossing_has_a_remark_and_is_omitted_for_equal_requirements(tmp_path: Path) -> None:
     paths = {"/guilds/templates/{code}": {"get": {}}, "/guilds/{id}/audit": {"get": ADMIN, "put": {}}}
     outcome = drafted(tmp_path, paths)
     *_, crossing = yaml.safe_load(outcome.out)["routes"]

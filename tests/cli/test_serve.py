@@ -72,12 +72,12 @@ def serving(folder: Path, *arguments: str, configuration: str = CONFIGURATION) -
             process.wait(20)
 
 
-def test_it_answers_as_soon_as_it_says_so(tmp_path: Path) -> None:
+def test_it_answers_when_it_has_announced_its_address(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         assert server.status("/_gateway/ready") == 200
 
 
-def test_warnings_are_said_at_the_start(tmp_path: Path) -> None:
+def test_warnings_are_printed_at_startup(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         warning, *_, started, _ = server.errors.read_text().splitlines()
         assert warning.startswith("gateway: warning: g.yaml:3:38: accounts.password.bcrypt_rounds: ")
@@ -85,7 +85,7 @@ def test_warnings_are_said_at_the_start(tmp_path: Path) -> None:
         assert f" build={gateway.build()} " in started
 
 
-def test_how_to_make_the_first_administrator_is_said_at_the_start(tmp_path: Path) -> None:
+def test_the_command_for_the_first_administrator_is_printed_at_startup(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         eventually(lambda: "gateway: start: serving policy=" in server.errors.read_text())
         said = "run on this machine: gateway users create EMAIL --role admin --config g.yaml"
@@ -101,7 +101,7 @@ def test_how_to_make_the_first_administrator_is_said_at_the_start(tmp_path: Path
         ("https://app.example.com", "{}", False),
     ],
 )
-def test_the_only_address_for_sessions_on_this_machine_is_said_at_the_start(
+def test_the_only_address_for_sessions_on_this_machine_is_printed_at_startup(
     tmp_path: Path, address: str, sessions: str, said: bool
 ) -> None:
     server_keys = f"{{port: 0, public_url: '{address}'}}"
@@ -138,7 +138,7 @@ def test_the_workers_option_starts_so_many_processes(tmp_path: Path, shared_valk
         assert psutil.wait_procs(workers, timeout=5)[1] == []
 
 
-def test_it_starts_without_what_only_some_need(tmp_path: Path) -> None:
+def test_it_starts_without_optional_dependencies(tmp_path: Path) -> None:
     """It has an interpreter of its own, because the launcher imports everything."""
     (tmp_path / "g.yaml").write_text(CONFIGURATION)
     errors, env = tmp_path / "errors", environment({"PYTHONPROFILEIMPORTTIME": "1"})

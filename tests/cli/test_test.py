@@ -57,7 +57,7 @@ def test_the_exit_code_is_the_answer(tmp_path: Path, words: list[str], code: int
     assert outcome.code == code, outcome
 
 
-def test_one_line_says_that_all_is_well(tmp_path: Path) -> None:
+def test_one_line_reports_that_all_tests_passed(tmp_path: Path) -> None:
     outcome = gateway_test(tmp_path, "good.yaml", good=GOOD)
     assert outcome.out == "1 test, 2 requests: all as expected; 2 of 2 routes touched (100.0%)\n"
 
@@ -86,7 +86,7 @@ def test_a_failure_comes_with_its_place_and_the_explanation(tmp_path: Path) -> N
     ]
 
 
-def test_too_little_coverage_is_said(tmp_path: Path) -> None:
+def test_too_little_coverage_is_reported(tmp_path: Path) -> None:
     outcome = gateway_test(tmp_path, "bad.yaml", "--min-coverage", "99.5", bad=BAD)
     assert outcome.out.endswith("1 of 2 routes touched (50.0%, less than 99.5%)\n")
 
@@ -104,7 +104,7 @@ def test_folders_are_gone_through_in_order(tmp_path: Path) -> None:
     assert gateway_test(tmp_path, "empty").err == "gateway: no .yaml file in the folder empty\n"
 
 
-def test_a_bad_file_is_told_with_all_that_is_wrong_and_nothing_is_tested(tmp_path: Path) -> None:
+def test_a_bad_file_is_reported_with_all_problems_and_nothing_is_tested(tmp_path: Path) -> None:
     outcome = gateway_test(tmp_path, "broken.yaml", "good.yaml", good=GOOD, broken="- {name: it, deny: [GET]}")
     *problems, summary = outcome.err.splitlines()
     assert [line.split(": ")[0] for line in problems] == ["broken.yaml:1:3", "broken.yaml:1:21"]
@@ -154,7 +154,7 @@ def test_ci_reads_a_junit_report(tmp_path: Path) -> None:
     assert passed.find("failure") is None
 
 
-def test_a_report_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     outcome = gateway_test(tmp_path, "good.yaml", "--junit", ".", good=GOOD)
     assert (outcome.code, outcome.err) == (2, "gateway: cannot write the report .: Is a directory\n")
 

@@ -71,7 +71,7 @@ def url(gateway: Gateway) -> str:
     return f"http://127.0.0.1:{gateway.address[1]}"
 
 
-def test_a_program_is_told_what_happens(busy: Gateway) -> None:
+def test_the_json_contains_the_rates(busy: Gateway) -> None:
     done = top("--json", "--interval", "1", "--url", url(busy))
     assert (done.returncode, done.stderr) == (0, "")
     told = json.loads(done.stdout)
@@ -90,7 +90,7 @@ def test_a_program_is_told_what_happens(busy: Gateway) -> None:
     assert told["memory"] > 10_000_000
 
 
-def test_a_person_is_told_once_where_there_is_no_terminal(busy: Gateway) -> None:
+def test_without_a_terminal_one_sample_is_printed(busy: Gateway) -> None:
     done = top("--interval", "0.5", "--url", url(busy))
     assert done.returncode == 0, done.stderr
     headline, *rest = done.stdout.splitlines()
@@ -248,7 +248,7 @@ def test_every_figure_is_readable_at_any_usual_size(width: int, height: int, rou
     ("observability", "why"),
     [({"metrics": False}, "observability.metrics is off"), ({"operations_allow": []}, "operations_allow")],
 )
-def test_why_metrics_cannot_be_read_is_said_plainly(
+def test_unreadable_metrics_are_reported_clearly(
     observability: dict[str, object], why: str, start: Start, fleet: Fleet
 ) -> None:
     gateway = start({"web": fleet.urls}, observability=observability)
@@ -327,7 +327,7 @@ def page(count: int, fast: int) -> str:
     )
 
 
-def test_rates_are_of_what_happened_in_between() -> None:
+def test_rates_cover_the_time_between_two_samples() -> None:
     summary = summary_of(reading_of_page(page(1000, 1000)), reading_of_page(page(1100, 1050)), 2.0)
     (row,) = summary.routes
     assert (row.route, row.requests, summary.requests) == ('a"b', 50.0, 50.0)
@@ -355,6 +355,6 @@ def test_the_work_of_a_summary_grows_with_the_routes_and_not_with_their_square()
 
 
 @pytest.mark.parametrize("text", ["<html>", "a b c d", "gateway_x{ 1", "x"])
-def test_what_is_no_page_is_no_page(text: str) -> None:
+def test_a_text_that_is_no_metrics_page_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"not a line|could not convert"):
         reading_of_page(text)

@@ -50,7 +50,9 @@ def verified(gateway: Gateway, assertion: str, audience: str = "web") -> dict[st
     return said
 
 
-def test_an_upstream_is_sent_what_it_can_verify(gateway: Gateway, upstream: RecordingUpstream, user: Account) -> None:
+def test_an_upstream_receives_an_assertion_that_it_can_verify(
+    gateway: Gateway, upstream: RecordingUpstream, user: Account
+) -> None:
     received = passes(gateway, upstream, request("/api/x", fields=[user.line]))
     assertion = only(received.values(HEADER))
     said = verified(gateway, assertion)
@@ -65,7 +67,7 @@ SPELLINGS = ["X-Identity-Token", "x-identity-token", "X_Identity_Token", "X.Iden
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("path", ["/api/x", "/public/x", "/optional/x", "/forwarded/x"])
-def test_what_a_caller_sends_under_that_name_goes_nowhere(
+def test_a_header_of_the_client_with_that_name_is_dropped(
     spelling: str, path: str, gateway: Gateway, upstream: RecordingUpstream, user: Account
 ) -> None:
     real = only(passes(gateway, upstream, request("/api/x", fields=[user.line])).values(HEADER))
@@ -84,7 +86,9 @@ def _folded(name: bytes) -> bytes:
     return name.lower().replace(b"_", b"-").replace(b".", b"-")
 
 
-def test_nobody_is_asserted_to_be_anybody(gateway: Gateway, upstream: RecordingUpstream, user: Account) -> None:
+def test_an_anonymous_request_carries_no_assertion(
+    gateway: Gateway, upstream: RecordingUpstream, user: Account
+) -> None:
     for path, fields in (
         ("/public/x", [user.line]),
         ("/public/x", []),
@@ -158,7 +162,7 @@ def recipe(jwks_url: str) -> str:
     return code.replace("https://gateway.internal/.well-known/jwks.json", jwks_url)
 
 
-def test_the_documented_upstream_knows_who_calls(gateways: Gateways, documented: tuple[int, Path]) -> None:
+def test_the_documented_upstream_knows_the_caller(gateways: Gateways, documented: tuple[int, Path]) -> None:
     port, file = documented
     upstreams = {"orders": {"targets": [f"http://127.0.0.1:{port}"], "eject": None}}
     route = {"path": "/orders/**", "strip_prefix": "/orders", "upstream": "orders"}
@@ -188,7 +192,7 @@ def _status(port: int, path: str) -> int:
         return 0
 
 
-def test_a_shared_secret_cannot_sign_what_others_must_verify(gateways: Gateways) -> None:
+def test_a_shared_secret_cannot_sign_assertions_for_upstreams(gateways: Gateways) -> None:
     secret = {"kid": "h", "algorithm": "HS256", "secret": "0123456789abcdef0123456789abcdef"}
     folder = gateways.folder / "assertion-hs256"
     folder.mkdir()

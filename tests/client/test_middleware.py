@@ -137,7 +137,7 @@ async def test_a_new_key_of_the_gateway_is_accepted(keys: Issuer) -> None:
     assert len(rig.app.scopes) == 2
 
 
-async def test_a_gateway_that_is_out_takes_nobody_away(keys: Issuer) -> None:
+async def test_a_gateway_that_is_down_invalidates_no_cached_keys(keys: Issuer) -> None:
     rig = Rig(keys)
     await rig.get(carried(assertion(keys)))
     keys.stop()
@@ -160,7 +160,7 @@ async def test_another_header_and_another_issuer_can_be_named(keys: Issuer) -> N
     await rig.refuses(carried(good), code="token_missing")
 
 
-async def test_what_has_no_caller_comes_through(keys: Issuer) -> None:
+async def test_requests_without_a_caller_pass(keys: Issuer) -> None:
     rig = Rig(keys, public=["/healthz"])
     assert (await rig.get(path="/healthz"))[0]["status"] == 204 and rig.app.identity is None
     assert (await rig.get(path="/healthz/"))[0]["status"] == 401
@@ -205,7 +205,7 @@ WRONG: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-async def test_an_assertion_that_says_something_else_is_refused(case: str, keys: Issuer) -> None:
+async def test_an_assertion_with_other_claims_is_refused(case: str, keys: Issuer) -> None:
     await Rig(keys).refuses(carried(assertion(keys, **WRONG[case])))
 
 
@@ -231,7 +231,7 @@ async def test_a_token_of_another_kind_is_refused(case: str, keys: Issuer) -> No
     await rig.refuses(carried(token(HEADERS[case], claims(), unsigned).encode()))
 
 
-async def test_a_signature_of_somebody_else_is_refused(keys: Issuer) -> None:
+async def test_a_signature_of_another_key_is_refused(keys: Issuer) -> None:
     rig, other = Rig(keys), Issuer(rsa_key=1)
     await rig.refuses(carried(assertion(other)))
     await rig.refuses(
@@ -281,7 +281,7 @@ def test_it_imports_nothing_of_the_gateway_that_serves() -> None:
 
 
 @pytest.mark.parametrize("address", ["http://gateway:8000/.well-known/jwks.json", "ftp://x/", "", "gateway"])
-def test_keys_come_on_a_safe_way_unless_told_otherwise(address: str) -> None:
+def test_keys_are_fetched_over_a_trusted_transport_unless_configured_otherwise(address: str) -> None:
     with pytest.raises(ValueError, match="https"):
         IdentityMiddleware(App(), jwks_url=address, audience=AUDIENCE)
     assert IdentityMiddleware(App(), jwks_url=address, audience=AUDIENCE, insecure=True)

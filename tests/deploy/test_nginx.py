@@ -58,7 +58,7 @@ def _listens(process: "subprocess.Popen[bytes]", folder: Path, port: int) -> boo
     return True
 
 
-def test_the_gateway_knows_who_calls_and_believes_only_nginx(
+def test_the_gateway_knows_the_client_and_trusts_only_nginx(
     front: Address, upstream: RecordingUpstream, user: Account
 ) -> None:
     lies = ["X-Forwarded-For: 10.6.6.6", "X-User-Id: root", "X-Forwarded-Host: evil.example"]
@@ -81,7 +81,7 @@ def test_a_stranger_cannot_ask_through_it(front: Address, user: Account, target:
     assert not answer.head.has("x-user-id")
 
 
-def test_a_stranger_says_nothing_that_the_gateway_would_believe(front: Address, upstream: RecordingUpstream) -> None:
+def test_an_untrusted_client_cannot_set_the_headers_of_nginx(front: Address, upstream: RecordingUpstream) -> None:
     names = [name for name in NOT_FOR_CALLERS if name != UNLISTED]
     for joint in "-_.!~":
         fields = [f"{name.replace('-', joint)}: f0rged" for name in names]
@@ -92,7 +92,7 @@ def test_a_stranger_says_nothing_that_the_gateway_would_believe(front: Address, 
 
 
 @pytest.mark.parametrize("target", ["/public/%2e%2e/admin/x", "/public//x", "/public/a%2fb", "/public/..;/x"])
-def test_nginx_makes_no_other_path_of_what_the_gateway_refuses(
+def test_nginx_changes_no_path_that_the_gateway_refuses(
     front: Address, upstream: RecordingUpstream, target: str
 ) -> None:
     with Caller(front, source=STRANGER) as caller:

@@ -19,7 +19,7 @@ def test_callers_do_not_share_their_buckets() -> None:
     assert [passes(buckets, "b", 0.0) for _ in range(4)] == [True, True, False, False]
 
 
-def test_who_is_refused_is_not_counted() -> None:
+def test_a_refused_request_is_not_counted() -> None:
     """Otherwise a client that keeps trying would never pass."""
     buckets = Buckets(Quota(1, 10.0), 100)
     assert passes(buckets, "a", 0.0)
@@ -34,7 +34,7 @@ def test_looking_counts_nothing() -> None:
     assert [buckets.look("a", 0.0) for _ in range(3)] == [2.0, 2.0, 2.0]
 
 
-def test_what_somebody_else_has_counted_is_taken_over() -> None:
+def test_counts_of_other_replicas_are_adopted() -> None:
     buckets = Buckets(Quota(10, 10.0), 100)
     buckets.note("a", 9.0, 5.0)
     assert [passes(buckets, "a", 5.0) for _ in range(3)] == [True, False, False]
@@ -49,7 +49,7 @@ def test_what_somebody_else_has_counted_is_taken_over() -> None:
         max_size=300,
     )
 )
-def test_what_is_forgotten_makes_no_difference(requests: list[tuple[str, float]]) -> None:
+def test_evicted_buckets_change_no_decision(requests: list[tuple[str, float]]) -> None:
     """While there is room, each client is treated as if it had its own permanent bucket."""
     quota = Quota(3, 1.0)
     buckets = Buckets(quota, 1000)
@@ -80,7 +80,7 @@ def test_a_flood_of_made_up_callers_takes_bounded_memory() -> None:
     assert grown < 1_000_000, f"{grown} bytes more after 180,000 further callers"
 
 
-def test_who_keeps_asking_is_remembered_through_a_flood() -> None:
+def test_an_active_client_is_remembered_through_a_flood() -> None:
     buckets = Buckets(Quota(1, 3600.0), 1000)
     assert passes(buckets, "hasty", 0.0)
     for number in range(50_000):
@@ -89,7 +89,7 @@ def test_who_keeps_asking_is_remembered_through_a_flood() -> None:
             assert not passes(buckets, "hasty", 1.0)
 
 
-def test_callers_who_were_quiet_for_the_whole_time_are_forgotten() -> None:
+def test_clients_that_were_idle_for_the_whole_period_are_forgotten() -> None:
     buckets = Buckets(Quota(5, 10.0), 1000)
     for number in range(400):
         buckets.take(f"@{number}", 0.0)

@@ -28,7 +28,7 @@ def passed(quota: Quota, times: list[float]) -> list[float]:
 
 
 @pytest.mark.parametrize(("requests", "per"), [quota for quota in QUOTAS if quota[0] <= 10_000])
-def test_as_many_pass_at_once_as_the_limit_says_and_no_more(requests: int, per: float) -> None:
+def test_as_many_pass_at_once_as_the_limit_allows_and_no_more(requests: int, per: float) -> None:
     assert len(passed(Quota(requests, per), [1e6] * (requests + 50))) == requests
 
 
@@ -53,7 +53,7 @@ def test_a_full_bucket_lets_one_more_pass_after_its_share_of_the_time_and_not_be
     gaps=st.lists(st.one_of(st.just(0.0), st.floats(0, 2.0)), min_size=1, max_size=200),
 )
 @example(quota=Quota(1, 1.0), start=1e8, gaps=[0.0, 0.999999, 0.000001, 0.0])
-def test_in_no_time_span_more_pass_than_the_limit_and_what_leaks_meanwhile(
+def test_in_any_period_at_most_the_limit_and_the_leaked_requests_pass(
     quota: Quota, start: float, gaps: list[float]
 ) -> None:
     times = [start]
@@ -82,7 +82,7 @@ def test_a_bucket_only_ever_leaks_while_time_passes(quota: Quota, level: float, 
 
 @examples(300)
 @given(quota=SOME_QUOTAS, level=st.floats(0, 1))
-def test_what_callers_are_told_is_true(quota: Quota, level: float) -> None:
+def test_the_rate_limit_fields_are_true(quota: Quota, level: float) -> None:
     """The announced number passes now, and at least one more after the announced seconds."""
     filled = quota.with_one_more(level * quota.requests, 0.0, 0.0)
     told, wait = quota.remaining(filled), quota.wait(filled)
@@ -108,6 +108,6 @@ def test_what_callers_are_told_is_true(quota: Quota, level: float) -> None:
         (2, 0.25, 3.0, 0, 1),
     ],
 )
-def test_what_remains_and_how_long_to_wait(requests: int, per: float, level: float, remaining: int, wait: int) -> None:
+def test_the_remaining_count_and_the_wait(requests: int, per: float, level: float, remaining: int, wait: int) -> None:
     quota = Quota(requests, per)
     assert (quota.remaining(level), quota.wait(level)) == (remaining, wait)

@@ -54,14 +54,14 @@ def test_users_are_counted_wherever_they_come_from() -> None:
     assert passes(limit, "u2", "192.0.2.1")
 
 
-def test_whoever_is_anonymous_is_counted_by_address_even_where_users_are() -> None:
+def test_anonymous_clients_are_counted_by_address_where_users_are_counted() -> None:
     limit = one_limit(by="user")
     assert [passes(limit, None, "192.0.2.1") for _ in range(4)] == [True, True, True, False]
     assert passes(limit, None, "192.0.2.2")
     assert passes(limit, "u1", "192.0.2.1")
 
 
-def test_addresses_are_counted_whoever_comes_from_there() -> None:
+def test_addresses_are_counted_for_all_users_together() -> None:
     limit = one_limit(by="address")
     assert [passes(limit, user, "192.0.2.1") for user in ("u1", "u2", None, "u3")] == [True, True, True, False]
     assert passes(limit, "u1", "192.0.2.2")
@@ -89,7 +89,7 @@ def test_a_route_without_a_limit_has_none_and_is_plain() -> None:
     assert all(limits.of(route) is None and route.is_plain for route in policy.own)
 
 
-def test_what_has_leaked_may_be_sent_again() -> None:
+def test_leaked_requests_can_be_sent_again() -> None:
     clock = Clock()
     limit = one_limit(clock)
     for _ in range(3):
@@ -120,7 +120,7 @@ STATE = re.compile(rb'"[a-z]+";r=[0-9]{1,15};t=[1-9][0-9]{0,14}')
 
 
 @pytest.mark.parametrize(("settings", "user_id", "requests", "policy", "state"), FIELDS)
-def test_callers_are_told_how_they_stand(
+def test_responses_carry_the_state_of_the_limit(
     settings: dict[str, object], user_id: str | None, requests: int, policy: bytes, state: bytes
 ) -> None:
     made = policy_of([{"path": "/x", "name": "limited", "rate_limit": settings}])
@@ -130,7 +130,7 @@ def test_callers_are_told_how_they_stand(
     assert POLICY.fullmatch(policy) and STATE.fullmatch(state)
 
 
-def test_loading_a_changed_configuration_gives_nobody_a_fresh_start() -> None:
+def test_a_reloaded_configuration_resets_no_count() -> None:
     clock = Clock()
     before = policy_of(
         [

@@ -70,7 +70,7 @@ def statuses(gateway: Gateway, path: str, user: Account, times: int) -> list[int
 # ---- identification of clients
 
 
-def test_as_many_requests_of_a_user_pass_as_the_limit_says_then_none_reaches_the_upstream(
+def test_requests_of_a_user_pass_up_to_the_limit_then_none_reaches_the_upstream(
     gateway: Gateway, upstream: RecordingUpstream
 ) -> None:
     user, other = gateway.newcomer(), gateway.newcomer()
@@ -94,7 +94,7 @@ def test_a_user_is_one_caller_from_wherever_he_calls(gateway: Gateway, upstream:
     assert found == [200] * 4 + [429] * 2
 
 
-def test_addresses_are_counted_whoever_calls_from_there(
+def test_addresses_are_counted_for_all_users_together(
     gateway: Gateway, upstream: RecordingUpstream, source: str
 ) -> None:
     users = [gateway.newcomer() for _ in range(3)]
@@ -103,7 +103,7 @@ def test_addresses_are_counted_whoever_calls_from_there(
     assert gateway.get("/counted/signed-in/x", users[0].line).status == 200
 
 
-def test_whoever_is_anonymous_is_counted_by_address_where_users_are(
+def test_anonymous_clients_are_counted_by_address_where_users_are_counted(
     gateway: Gateway, upstream: RecordingUpstream, source: str
 ) -> None:
     user = gateway.newcomer()
@@ -121,7 +121,7 @@ SPOOFED = ["X-Forwarded-For: {}", "X-Real-IP: {}", "Forwarded: for={}", "X-Clien
 
 
 @pytest.mark.parametrize("line", SPOOFED)
-def test_nobody_becomes_somebody_else_by_saying_so(
+def test_a_claimed_identity_does_not_change_the_count(
     gateway: Gateway, upstream: RecordingUpstream, source: str, line: str
 ) -> None:
     found = [
@@ -131,7 +131,7 @@ def test_nobody_becomes_somebody_else_by_saying_so(
     assert found == [200] * 4 + [429] * 2
 
 
-def test_behind_a_trusted_proxy_its_callers_are_counted_and_not_what_they_say(
+def test_behind_a_trusted_proxy_its_clients_are_counted_by_address_and_not_by_their_claims(
     behind_proxy: Gateway, upstream: RecordingUpstream, source: str
 ) -> None:
     def status(forwarded: str) -> int:
@@ -151,7 +151,7 @@ def test_behind_a_trusted_proxy_its_callers_are_counted_and_not_what_they_say(
 # ---- counted requests
 
 
-def test_only_what_would_reach_the_upstream_is_counted(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_only_requests_that_would_reach_the_upstream_are_counted(gateway: Gateway, upstream: RecordingUpstream) -> None:
     """Path, route, method, credential, user and roles are checked first, so clients cannot use up another's limit."""
     user = gateway.newcomer()
     for data, status in [
@@ -174,7 +174,7 @@ def test_a_limit_comes_before_the_size_of_the_body_and_before_the_upstream(
     assert statuses(gateway, "/counted/dead/1", user, 6) == [502] * 4 + [429] * 2
 
 
-def test_what_has_leaked_may_be_sent_again(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_leaked_requests_can_be_sent_again(gateway: Gateway, upstream: RecordingUpstream) -> None:
     user = gateway.newcomer()
     assert statuses(gateway, "/counted/quick/1", user, 4)[-1] == 429
     refused = gateway.get("/counted/quick/1", user.line)
@@ -202,7 +202,7 @@ def test_pipelined_requests_are_counted_one_by_one(gateway: Gateway, upstream: R
 # ---- response fields
 
 
-def test_callers_are_told_how_they_stand_with_every_answer(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_every_response_carries_the_state_of_the_limit(gateway: Gateway, upstream: RecordingUpstream) -> None:
     user = gateway.newcomer()
     told = []
     for _ in range(5):
@@ -218,7 +218,7 @@ def test_callers_are_told_how_they_stand_with_every_answer(gateway: Gateway, ups
     ]
 
 
-def test_a_refusal_says_what_every_error_says(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_a_refusal_has_the_form_of_every_error(gateway: Gateway, upstream: RecordingUpstream) -> None:
     user = gateway.newcomer()
     statuses(gateway, "/counted/user/1", user, 4)
     found = gateway.get("/counted/user/1", user.line, "X-Request-Id: abc-123")
@@ -246,7 +246,7 @@ def test_an_upstream_may_have_limits_of_its_own(gateway: Gateway, upstream: Reco
     assert (found.status, found.value("retry-after")) == (503, b"7")
 
 
-def test_routes_without_a_limit_say_nothing_of_one(
+def test_routes_without_a_limit_have_no_rate_limit_fields(
     gateway: Gateway, upstream: RecordingUpstream, user: Account
 ) -> None:
     for found in (gateway.get("/api/x", user.line), gateway.get("/public/x"), gateway.get("/auth/me", user.line)):
@@ -254,7 +254,7 @@ def test_routes_without_a_limit_say_nothing_of_one(
         assert not found.values("ratelimit") and not found.values("ratelimit-policy")
 
 
-def test_loading_a_changed_configuration_gives_nobody_a_fresh_start(
+def test_a_reloaded_configuration_resets_no_count(
     gateways: Gateways, upstream: RecordingUpstream, tmp_path: Path
 ) -> None:
     configuration = gateways.configuration(tmp_path)
@@ -340,7 +340,7 @@ def test_two_processes_count_together(
     assert found[-1].value("retry-after") == b"900"
 
 
-def test_two_processes_in_a_crowd_let_through_what_one_would(
+def test_two_concurrent_processes_admit_as_many_as_one(
     replicas: tuple[list[Gateway], ValkeyServer], upstream: RecordingUpstream
 ) -> None:
     servers, _ = replicas
@@ -361,7 +361,7 @@ def test_two_processes_in_a_crowd_let_through_what_one_would(
     assert 20 + 20 * 1.5 <= passed <= 20 + 20 * took + 1, f"{passed} in {took:.2f} s"
 
 
-def test_without_redis_nobody_is_kept_out_and_each_process_counts_for_itself(
+def test_without_redis_no_client_is_refused_and_each_process_counts_for_itself(
     replicas: tuple[list[Gateway], ValkeyServer], upstream: RecordingUpstream
 ) -> None:
     servers, valkey = replicas
@@ -385,7 +385,7 @@ def count_together(servers: list[Gateway]) -> bool:
     return found == [200] * 4 + [429] * 2
 
 
-def test_a_redis_that_hangs_delays_nobody_by_a_second(
+def test_a_hung_redis_delays_no_request_by_a_second(
     replicas: tuple[list[Gateway], ValkeyServer], upstream: RecordingUpstream
 ) -> None:
     servers, valkey = replicas

@@ -133,7 +133,7 @@ async def test_attempts_that_cost_a_hash_count_and_no_others(limited: httpx.Asyn
     assert (await limited.get("/auth/me", headers=bearer(tokens))).status_code == 200
 
 
-async def test_what_is_refused_costs_no_hash(tmp_path: Path) -> None:
+async def test_refused_requests_cost_no_hash(tmp_path: Path) -> None:
     """At 12 rounds a hash takes a quarter of a second: twenty refusals take less than two hashes."""
     accounts: dict[str, Any] = {"password": {"bcrypt_rounds": 12}, "registration_limit": {"requests": 1, "per": "1h"}}
     async with application(tmp_path, "sqlite://", **accounts) as client:

@@ -93,7 +93,7 @@ def refused(tokens: Tokens, credential: str | bytes) -> str:
 # ---- issuing
 
 
-def test_an_issued_token_says_what_it_should_and_is_accepted() -> None:
+def test_an_issued_token_has_the_expected_claims_and_is_accepted() -> None:
     tokens = make()
     issued = tokens.issue(user_id="u1", session_id="s1", roles=["admin"])
     said = claims_of(issued.token)
@@ -156,7 +156,7 @@ def test_the_first_key_signs_and_all_verify(signer: str) -> None:
         token(header(alg="RS512", kid="k2"), claims(), with_rsa(RSA, hashes.SHA512())),
     ],
 )
-def test_any_token_of_ours_that_says_everything_it_must_is_accepted(good: str) -> None:
+def test_every_own_token_with_all_required_claims_is_accepted(good: str) -> None:
     assert make().verify(good.encode()).session == "s1"
 
 
@@ -367,7 +367,7 @@ def test_time_is_kept_to_the_leeway(changes: dict[str, int], outcome: str | None
         assert refused(make(leeway=5.0), credential) == outcome
 
 
-def test_what_lasts_longer_than_a_request_is_over_when_its_token_is() -> None:
+def test_a_stream_ends_when_its_token_expires() -> None:
     clock = Clock()
     tokens = make(clock, leeway=5.0)
     known = tokens.verify(tokens.issue(user_id="u1", session_id="s1", roles=()).token.encode())
@@ -408,7 +408,7 @@ def test_a_key_of_the_same_name_does_not_stand_for_another() -> None:
     assert tokens.ended(known) is not None
 
 
-def test_settings_are_renewed_without_touching_what_is_remembered() -> None:
+def test_settings_are_renewed_without_dropping_cached_tokens() -> None:
     tokens = make()
     issued = tokens.issue(user_id="u1", session_id="s1", roles=()).token.encode()
     known = tokens.verify(issued)
@@ -564,7 +564,7 @@ def test_more_tokens_than_the_cache_holds_are_all_verified_rightly() -> None:
     assert key.asked == 120  # The cache is too small for this access pattern. It must be slow then, not wrong.
 
 
-def test_what_nobody_presents_any_more_is_let_go_after_a_while() -> None:
+def test_unused_tokens_are_dropped_after_a_while() -> None:
     clock = Clock()
     key = Counting()
     tokens = Tokens(KeyRing([key]), TokensSettings(access_ttl=100.0), clock=clock)
@@ -588,7 +588,7 @@ def test_two_issuers_are_never_confused_by_the_same_text() -> None:
     assert refused(make(audience="other"), credential) == "token_invalid"
 
 
-def test_the_clock_is_the_wall_clock_unless_told_otherwise() -> None:
+def test_the_clock_is_the_wall_clock_by_default() -> None:
     tokens = Tokens(RING, TokensSettings())
     issued = tokens.issue(user_id="u1", session_id="s1", roles=())
     assert abs(issued.expires_at - 900 - time.time()) < 3

@@ -137,7 +137,7 @@ async def test_a_key_ends_to_the_moment(credentials: Authenticator, store: Store
     assert ended is not None and ended.code == "token_expired"
 
 
-async def test_what_is_no_key_is_refused_and_why_is_not_told(credentials: Authenticator, store: Store) -> None:
+async def test_a_text_that_is_no_key_is_refused_without_the_reason(credentials: Authenticator, store: Store) -> None:
     deleted, unknown = store.add(has_ended=True), new_key().encode()
     assert await refused(credentials, deleted) == "token_revoked"
     assert await refused(credentials, unknown) == "token_invalid"
@@ -147,7 +147,7 @@ async def test_what_is_no_key_is_refused_and_why_is_not_told(credentials: Authen
 
 
 @pytest.mark.parametrize("malformed", [b"gwk_", b"gwk_" + b"A" * 38, b"gwk_x.y.z", b"gwk_" + b"x" * 8000])
-async def test_what_cannot_be_a_key_is_refused_without_asking(
+async def test_a_text_that_cannot_be_a_key_is_refused_without_a_query(
     credentials: Authenticator, store: Store, malformed: bytes
 ) -> None:
     assert await refused(credentials, malformed) == "token_invalid"
@@ -157,7 +157,7 @@ async def test_what_cannot_be_a_key_is_refused_without_asking(
 
 
 @pytest.mark.parametrize("other", [b"GWK_", b"gwr_", b"gwk", b"xgwk_"])
-async def test_what_does_not_begin_like_a_key_is_a_token_or_nothing(
+async def test_a_text_without_the_prefix_of_keys_is_no_key(
     credentials: Authenticator, store: Store, other: bytes
 ) -> None:
     assert await refused(credentials, other + store.add()[4:]) == "token_invalid"
@@ -208,7 +208,7 @@ async def test_a_crowd_with_one_key_asks_once_and_strangers_are_asked_about_toge
     assert [len(digests) for digests in store.asked] == [1, 128, 128, 45]
 
 
-async def test_who_leaves_takes_the_answer_from_nobody(credentials: Authenticator, store: Store) -> None:
+async def test_a_cancelled_caller_takes_the_result_from_no_other(credentials: Authenticator, store: Store) -> None:
     key = store.add()
     store.open.clear()
     leaving, staying = (asyncio.create_task(credentials.ask(key)) for _ in range(2))
@@ -220,7 +220,7 @@ async def test_who_leaves_takes_the_answer_from_nobody(credentials: Authenticato
     assert len(store.asked) == 1
 
 
-async def test_a_store_that_is_out_is_said_to_all_who_ask(credentials: Authenticator, store: Store) -> None:
+async def test_a_store_that_is_down_fails_all_waiting_callers(credentials: Authenticator, store: Store) -> None:
     key, other = store.add(), new_key().encode()
     store.error = StorageUnavailable("database", "gone")
     outcomes = await asyncio.gather(*(credentials.ask(one) for one in (key, key, other)), return_exceptions=True)
@@ -229,7 +229,7 @@ async def test_a_store_that_is_out_is_said_to_all_who_ask(credentials: Authentic
     assert (await credentials.ask(key)).subject == "ann"
 
 
-async def test_a_store_that_fails_in_a_way_nobody_thought_of_leaves_nobody_waiting(
+async def test_an_unexpected_error_of_the_store_leaves_no_caller_waiting(
     credentials: Authenticator, store: Store
 ) -> None:
     key = store.add()
@@ -274,7 +274,7 @@ async def test_a_use_is_noted_when_a_key_is_asked_for_and_not_for_each_request(
     assert store.uses == [{"id0": clock.instant, "id1": clock.instant}]
 
 
-async def test_a_use_that_cannot_be_written_down_harms_nobody(
+async def test_a_use_that_cannot_be_recorded_harms_no_request(
     credentials: Authenticator, store: Store, source: ApiKeyVerifier, clock: Clock
 ) -> None:
     key = store.add()
@@ -288,7 +288,7 @@ async def test_a_use_that_cannot_be_written_down_harms_nobody(
     assert [set(uses) for uses in store.uses] == [{"id0"}, {"id0"}], "the last of them when the gateway ends"
 
 
-async def test_what_is_noted_is_bounded(
+async def test_recorded_uses_are_bounded(
     credentials: Authenticator, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(secret_lookups, "MAX_NOTED", 3)

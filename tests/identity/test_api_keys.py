@@ -58,7 +58,7 @@ NO_KEYS = {
 
 
 @pytest.mark.parametrize("what", NO_KEYS)
-def test_what_only_looks_like_a_key_is_none(what: str) -> None:
+def test_a_text_that_only_resembles_a_key_is_none(what: str) -> None:
     assert NO_KEYS[what] != KEY
     assert key_digest(NO_KEYS[what].encode()) is None
 

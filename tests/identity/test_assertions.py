@@ -48,7 +48,7 @@ class Rig:
         return value
 
 
-def test_it_says_who_calls_to_one_upstream() -> None:
+def test_it_identifies_the_caller_to_one_upstream() -> None:
     rig = Rig()
     said = rig.assertion(rig.principal(roles=frozenset(["user", "admin"])))
     assert claims_of(said) == {
@@ -121,7 +121,7 @@ def test_a_user_with_many_sessions_keeps_few_assertions() -> None:
     assert principal.assertions is not None and len(principal.assertions) <= 64
 
 
-def test_a_principal_with_fewer_roles_is_said_to_have_fewer() -> None:
+def test_a_principal_with_fewer_roles_is_asserted_with_fewer() -> None:
     rig = Rig()
     owner = rig.principal(roles=frozenset(["user", "admin"]))
     key = rig.factory.scoped_to(owner, Claims("u1", "key-1", 2e9, 1e9, "", "", frozenset(["user"])))

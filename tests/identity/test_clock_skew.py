@@ -51,7 +51,7 @@ def hints(gateway: Gateway, issuer: str) -> list[str]:
 
 
 @pytest.mark.parametrize("claim", ["iat", "nbf"])
-def test_a_token_from_the_future_says_how_far_its_issuer_is_ahead(
+def test_a_token_from_the_future_is_logged_with_the_skew_of_its_issuer(
     gateway: Gateway, issuers: dict[str, Issuer], claim: str
 ) -> None:
     name = f"future-{claim}"
@@ -63,14 +63,14 @@ def test_a_token_from_the_future_says_how_far_its_issuer_is_ahead(
     assert any(f"lies {seconds}." in hint for seconds in (40, 41, 42)) and "5 s" in hint and "NTP" in hint, hint
 
 
-def test_a_token_that_has_just_expired_says_how_long_ago(gateway: Gateway, issuers: dict[str, Issuer]) -> None:
+def test_a_token_that_has_just_expired_is_logged_with_its_age(gateway: Gateway, issuers: dict[str, Issuer]) -> None:
     for _ in range(TWICE):
         assert presented(gateway, issuers["expired"].token(exp=int(time.time()) - 8)) == 401
     (hint,) = hints(gateway, "expired")
     assert any(f"expired {seconds}." in hint for seconds in (8, 9, 10)) and "5 s" in hint and "NTP" in hint, hint
 
 
-def test_a_token_that_was_good_here_before_says_so_too(gateway: Gateway, issuers: dict[str, Issuer]) -> None:
+def test_a_token_that_was_valid_here_before_is_logged_as_such(gateway: Gateway, issuers: dict[str, Issuer]) -> None:
     token = issuers["remembered"].token(exp=int(time.time()) - 3)  # within the leeway for a moment
     assert presented(gateway, token) == 200
     eventually(lambda: presented(gateway, token) == 401)
@@ -96,7 +96,7 @@ def own_tokens(gateways: Gateways, account: Account, now: int) -> list[str]:
     return [ahead, behind]
 
 
-def test_a_token_that_says_nothing_about_clocks_leaves_no_line(gateway: Gateway, issuers: dict[str, Issuer]) -> None:
+def test_a_token_without_clock_skew_leaves_no_line(gateway: Gateway, issuers: dict[str, Issuer]) -> None:
     issuer, now = issuers["silent"], int(time.time())
     forger = Issuer(rsa_key=1)
     forger.url = issuer.url

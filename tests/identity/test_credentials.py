@@ -96,7 +96,7 @@ def test_each_credential_is_asked_of_its_own_kind_alone(tokens: Tokens) -> None:
     "issuer",
     ["gateway", "https://idp", "https://idp//", "https://IDP/", "", None, 1, ["https://idp/"], {"https://idp/": 1}],
 )
-def test_what_no_issuer_is_named_by_is_asked_of_the_own_keys(tokens: Tokens, issuer: Any) -> None:
+def test_a_token_without_a_known_issuer_is_verified_with_own_keys(tokens: Tokens, issuer: Any) -> None:
     idp = Known()
     credentials = Authenticator(tokens, issuers={"https://idp/": idp})
     with pytest.raises(Refusal, match="token_invalid"):
@@ -108,14 +108,14 @@ def test_what_no_issuer_is_named_by_is_asked_of_the_own_keys(tokens: Tokens, iss
     "credential",
     [b"", b"x", b"a.b", b"a.b.c.d", b"e30.e30", b".." + b"a" * 9000, b"e30.W10.x", b"e30.bnVsbA.x", KEY, b"GWK_" + KEY],
 )
-def test_what_is_no_credential_is_refused_as_a_bad_token(tokens: Tokens, credential: bytes) -> None:
+def test_a_text_that_is_no_credential_is_refused_as_a_bad_token(tokens: Tokens, credential: bytes) -> None:
     with pytest.raises(Refusal, match="token_invalid"):
         Authenticator(tokens, issuers={"https://idp/": Known()}).known(credential)
     with pytest.raises(Refusal, match="token_invalid"):
         Authenticator(tokens).known(credential)
 
 
-async def test_what_is_not_known_is_asked_for(tokens: Tokens) -> None:
+async def test_an_uncached_credential_is_looked_up(tokens: Tokens) -> None:
     keys = Known(finds={KEY: OF_KEY})
     credentials = Authenticator(tokens, api_keys=keys)
     assert credentials.known(KEY) is None
@@ -166,7 +166,7 @@ def rig(tokens: Tokens, tmp_path: Path) -> Rig:
     return Rig(tokens, tmp_path)
 
 
-async def test_what_must_be_asked_for_is_waited_for_once(rig: Rig) -> None:
+async def test_concurrent_lookups_of_a_credential_are_one(rig: Rig) -> None:
     waiting = rig.gate.admit(rig.head("/api/x", KEY))
     assert isinstance(waiting, PendingDecision) and waiting.credential == KEY and waiting.claims is None
     admission = await rig.gate.resolve(waiting)
@@ -176,7 +176,7 @@ async def test_what_must_be_asked_for_is_waited_for_once(rig: Rig) -> None:
     assert isinstance(again, Admission) and again.principal is admission.principal
 
 
-async def test_a_key_of_an_admin_is_no_admin_unless_it_says_so(rig: Rig) -> None:
+async def test_a_key_of_an_administrator_has_the_role_only_if_it_lists_it(rig: Rig) -> None:
     for _ in range(2):  # first verified, then cached
         refusal = await rig.decide("/admin/x")
         assert isinstance(refusal, Refusal) and refusal.code == "forbidden" and refusal.route
@@ -201,7 +201,7 @@ async def test_a_bad_credential_is_refused_or_anonymous(rig: Rig, known: bool) -
 
 
 @pytest.mark.parametrize("path", ["/api/x", "/optional/x"])
-async def test_a_store_that_is_out_lets_nobody_in(rig: Rig, path: str) -> None:
+async def test_a_store_that_is_down_admits_no_one(rig: Rig, path: str) -> None:
     rig.keys.out = True
     assert (await rig.decide(path)).code == "storage_unavailable"
 

@@ -108,7 +108,7 @@ async def test_absence_is_never_believed_longer_than_a_record_would_be() -> None
     assert directory.cached("u1") is None
 
 
-async def test_a_user_who_has_just_registered_is_not_hidden_by_what_was_known_before() -> None:
+async def test_a_newly_registered_user_is_not_hidden_by_an_older_lookup() -> None:
     store = MemoryStore()
     directory = directory_of(store)
     assert await directory.principal("u1") is None
@@ -129,7 +129,7 @@ async def test_no_more_users_are_kept_than_asked_for_and_the_busy_ones_stay() ->
     assert store.asked.count("u0") == 1
 
 
-async def test_what_has_expired_is_let_go_even_where_there_is_room() -> None:
+async def test_expired_entries_are_dropped_even_from_a_cache_with_free_capacity() -> None:
     clock = Clock()
     store = MemoryStore(*(record(f"expired{number}") for number in range(90)), *(record(f"later{n}") for n in range(3)))
     directory = directory_of(store, ttl=60.0, clock=clock)
@@ -145,7 +145,7 @@ async def test_what_has_expired_is_let_go_even_where_there_is_room() -> None:
 # ---- one query for concurrent lookups
 
 
-async def test_those_who_ask_at_the_same_time_share_one_query() -> None:
+async def test_concurrent_lookups_share_one_query() -> None:
     store = MemoryStore(record(), record("u2"))
     directory = directory_of(store)
     answers = await asyncio.gather(*(directory.principal("u1") for _ in range(50)), directory.principal("u2"))
@@ -153,7 +153,7 @@ async def test_those_who_ask_at_the_same_time_share_one_query() -> None:
     assert len(set(map(id, answers[:50]))) == 1
 
 
-async def test_an_asker_who_leaves_does_not_take_the_answer_from_the_others() -> None:
+async def test_a_cancelled_lookup_does_not_cancel_the_others() -> None:
     store = MemoryStore(record())
     store.answering.clear()
     directory = directory_of(store)
@@ -167,7 +167,7 @@ async def test_an_asker_who_leaves_does_not_take_the_answer_from_the_others() ->
     assert store.asked == ["u1"]
 
 
-async def test_an_answer_that_nobody_waits_for_any_more_is_still_kept() -> None:
+async def test_the_result_of_a_lookup_without_waiting_callers_is_cached() -> None:
     store = MemoryStore(record())
     store.answering.clear()
     directory = directory_of(store)
@@ -179,7 +179,7 @@ async def test_an_answer_that_nobody_waits_for_any_more_is_still_kept() -> None:
     assert directory.cached("u1") is not None
 
 
-async def test_a_failing_query_fails_all_who_share_it_and_is_not_remembered() -> None:
+async def test_a_failed_query_fails_all_that_share_it_and_is_not_cached() -> None:
     store = MemoryStore(record())
     store.fail()
     store.answering.clear()
@@ -196,7 +196,9 @@ async def test_a_failing_query_fails_all_who_share_it_and_is_not_remembered() ->
     assert len(store.asked) == 2
 
 
-async def test_an_unexpected_failure_reaches_those_who_asked_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unexpected_error_reaches_the_waiting_callers_and_nothing_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     store = MemoryStore(record())
     store.failure = ZeroDivisionError()
     directory = directory_of(store)
@@ -228,7 +230,7 @@ async def test_known_users_are_served_while_the_database_is_out_and_others_are_n
         await directory.principal("u1")
 
 
-async def test_closing_gives_up_on_running_queries_and_says_so_to_those_who_wait() -> None:
+async def test_closing_cancels_running_queries_and_fails_the_waiting_callers() -> None:
     store = MemoryStore(record())
     store.answering.clear()
     directory = directory_of(store)
@@ -261,7 +263,7 @@ async def test_a_deleted_user_is_forgotten() -> None:
     assert await directory.principal("u1") is None
 
 
-async def test_a_feed_that_nobody_listens_to_is_no_error() -> None:
+async def test_a_feed_without_listeners_is_no_error() -> None:
     feed = LocalFeed()
     await feed.announce("u1", None)
     assert feed.connected
@@ -285,7 +287,7 @@ async def test_a_copy_of_the_old_generation_can_be_forgotten_too() -> None:
     directory.forget("never seen", 2)
 
 
-async def test_a_reader_overtaken_by_a_change_answers_only_those_who_asked_before_it() -> None:
+async def test_a_lookup_overtaken_by_a_change_serves_only_earlier_callers() -> None:
     store = MemoryStore(record())
     store.answering.clear()
     directory = directory_of(store)
@@ -317,7 +319,7 @@ async def test_an_overtaken_reader_that_comes_last_overwrites_nothing() -> None:
     assert directory.cached("u1") is after
 
 
-async def test_other_rules_for_roles_count_for_those_who_are_known_already() -> None:
+async def test_changed_role_rules_apply_to_cached_users() -> None:
     store = MemoryStore(record())
     directory = directory_of(store)
     assert (await found(directory)).roles == {"user"}
@@ -367,7 +369,7 @@ async def test_the_shared_cache_is_filled_behind_the_answer_and_with_its_age() -
     assert shared.kept["u1"] == (record(), 1000.0)
 
 
-async def test_a_shared_cache_that_hangs_on_writing_delays_nobody() -> None:
+async def test_a_shared_cache_that_hangs_on_writing_delays_no_request() -> None:
     clock = Clock()
     shared = Shared(clock)
     shared.hangs = True
@@ -458,7 +460,7 @@ async def test_a_token_of_an_ended_session_is_refused() -> None:
     assert (refusal.code, refusal.presented) == ("token_revoked", True)
 
 
-async def test_a_disabled_user_is_told_so_even_if_the_session_has_ended() -> None:
+async def test_a_disabled_user_is_reported_even_if_the_session_has_ended() -> None:
     disabled = record(is_active=False, ended_sessions=frozenset(["s1"]))
     refusal = Directory.check(await found(directory_of(MemoryStore(disabled))), claims("s1"))
     assert refusal is not None

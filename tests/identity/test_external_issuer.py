@@ -128,7 +128,7 @@ def signed(sign: Sign = SIGN, head: dict[str, Any] | None = None, **changes: Any
         signed(iat=NOW - 0.25, nbf=NOW - 0.5, exp=float(NOW + 600)),
     ],
 )
-def test_what_identity_providers_send_is_accepted(credential: bytes) -> None:
+def test_tokens_of_common_identity_providers_are_accepted(credential: bytes) -> None:
     found = make().known(credential)
     assert found is not None and (found.subject, found.issuer) == ("idp|bob", "https://idp/")
     assert (found.expires_at, found.roles, found.session) == (NOW + 600, frozenset(), "")
@@ -348,7 +348,7 @@ WRONG: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_token_that_says_something_else_is_refused(case: str) -> None:
+def test_a_token_with_other_claims_is_refused(case: str) -> None:
     with pytest.raises(Refusal, match="token_invalid") as refusal:
         make().known(signed(**WRONG[case]))
     assert refusal.value.presented
@@ -431,12 +431,12 @@ async def test_a_key_that_is_still_unknown_is_refused() -> None:
         signed(head=header(kid="r2", crit=["x"])),
     ],
 )
-def test_for_a_token_that_would_not_do_nobody_is_asked(credential: bytes) -> None:
+def test_a_token_that_would_be_refused_anyway_causes_no_fetch(credential: bytes) -> None:
     with pytest.raises(Refusal):
         make(Published(more=[jwk_of(RSA, "r2")])).known(credential)
 
 
-def test_what_a_lost_key_had_signed_is_refused_from_then_on() -> None:
+def test_tokens_of_a_removed_key_are_refused_from_then_on() -> None:
     keys, clock = published(), Clock()
     issuer = make(keys, clock)
     found = issuer.known(signed())
@@ -458,7 +458,7 @@ def test_a_flood_of_bad_tokens_does_not_push_out_good_ones() -> None:
     assert issuer.remembered(signed())
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_cached_tokens_are_bounded() -> None:
     issuer = make(remembered=10)
     tokens = [signed(with_curve(CURVE), header(alg="ES256", kid="c1"), sub=f"u{number}") for number in range(40)]
     for credential in tokens:

@@ -43,7 +43,7 @@ def test_a_key_that_names_none_is_for_those_of_its_type_that_are_accepted() -> N
     assert len(read(jwk_of(RSA, "k", alg=None), algorithms=("RS256",))) == 1
 
 
-def test_a_key_verifies_what_its_private_half_signed() -> None:
+def test_a_key_verifies_signatures_of_its_private_half() -> None:
     (key,) = read(jwk_of(CURVE, "c1")).get("c1", "ES256")
     assert key.verifies(b"data", with_curve(CURVE)(b"data"))
     assert not key.verifies(b"other", with_curve(CURVE)(b"data"))
@@ -92,13 +92,13 @@ UNUSABLE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("case", UNUSABLE)
-def test_what_is_no_key_for_signatures_is_ignored_and_the_others_are_not(case: str) -> None:
+def test_other_keys_of_a_set_are_ignored(case: str) -> None:
     keys = read(UNUSABLE[case], jwk_of(CURVE, "c1"))
     assert len(keys) == 1 and keys.get("c1", "ES256")
     assert not any(keys.get("k", name) for name in (*ALL, "HS256", "RS384", "none"))
 
 
-def test_nobody_goes_where_a_key_points() -> None:
+def test_urls_in_a_key_are_not_followed() -> None:
     elsewhere = dict.fromkeys(("x5u", "jku"), "http://127.0.0.1:1/") | {"x5c": ["AAAA"], "x5t": "AAAA"}
     assert len(read(jwk_of(RSA, "k", **elsewhere))) == 1
 
@@ -119,7 +119,7 @@ def test_nobody_goes_where_a_key_points() -> None:
         b"[" * 100_000,
     ],
 )
-def test_what_is_no_key_set_is_said_to_be_none(text: bytes) -> None:
+def test_a_text_that_is_no_key_set_is_reported(text: bytes) -> None:
     with pytest.raises(UnusableKeySet):
         read_key_set(text, ALL)
 
@@ -172,5 +172,5 @@ def test_a_key_that_is_still_published_stays_the_very_same() -> None:
         ),
     )
 )
-def test_whatever_a_key_holds_nothing_fails(jwk: dict[str, Any]) -> None:
+def test_no_content_of_a_key_raises_an_error(jwk: dict[str, Any]) -> None:
     assert len(read(jwk, jwk_of(CURVE, "c-good"))) >= 1

@@ -55,7 +55,7 @@ def test_the_headers_have_the_names_that_are_configured() -> None:
     )
 
 
-def test_no_roles_is_said_and_no_address_is_not() -> None:
+def test_no_roles_are_an_empty_header_and_a_missing_address_is_none() -> None:
     assert make(roles=frozenset()).header_lines.endswith(b"X-User-Roles: \r\n")
     assert make(email="").header_lines == b"X-User-Id: 42\r\nX-User-Roles: user\r\n"
 
@@ -95,7 +95,7 @@ def test_a_principal_shows_its_id_and_nothing_else_about_it() -> None:
     assert repr(make()) == "Principal('42')"
 
 
-def test_a_principal_of_an_external_issuer_is_what_its_claims_say() -> None:
+def test_a_principal_of_an_external_issuer_has_its_claims() -> None:
     claims = Claims("idp|a b", "", 2e9, 1e9, "j", "https://idp/", frozenset(["admin"]), "bob@idp")
     factory = PrincipalFactory(IdentitySettings(), expand)
     stranger = factory.make(record(id="idp|a b", email="", roles=frozenset()))
@@ -108,7 +108,7 @@ def test_a_principal_of_an_external_issuer_is_what_its_claims_say() -> None:
     assert nobody.header_lines == b"X-User-Id: idp|a%20b\r\nX-User-Roles: \r\n"
 
 
-def test_a_blocked_subject_is_inactive_whatever_its_claims_say() -> None:
+def test_a_blocked_subject_is_inactive_for_any_claims() -> None:
     factory = PrincipalFactory(IdentitySettings(), expand)
     blocked = factory.make(record(id="idp|bob", is_active=False, roles=frozenset()))
     claims = Claims("idp|bob", "", 2e9, 1e9, "j", "https://idp/", frozenset(["admin"]))
@@ -125,7 +125,7 @@ def test_a_blocked_subject_is_inactive_whatever_its_claims_say() -> None:
         ({"admin"}, {"admin", "auditor"}, {"admin"}, {"admin", "editor"}),
     ],
 )
-def test_a_key_has_what_it_is_limited_to_of_what_its_owner_has(
+def test_a_key_has_those_of_its_roles_that_its_owner_has(
     owner: set[str], key: set[str], own: set[str], expanded: set[str]
 ) -> None:
     factory = PrincipalFactory(IdentitySettings(), expand)
@@ -208,7 +208,7 @@ def test_roles_can_be_read_back(roles: frozenset[str]) -> None:
         ("keycloak|7", False, True, "ann@example.com"),  # its issuer vouches for it
     ],
 )
-def test_only_verified_addresses_are_forwarded_where_the_configuration_says_so(
+def test_only_verified_addresses_are_forwarded_if_configured(
     record_id: str, is_verified: bool, only_verified: bool, forwarded: str
 ) -> None:
     factory = PrincipalFactory(IdentitySettings(), expand, only_verified=only_verified)

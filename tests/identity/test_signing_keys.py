@@ -74,7 +74,7 @@ def test_processes_that_start_at_once_agree_on_one_key(path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o620, 0o601])
-def test_a_key_that_others_can_reach_is_refused_with_what_to_run(path: Path, mode: int) -> None:
+def test_a_key_readable_by_others_is_refused_with_the_command_that_helps(path: Path, mode: int) -> None:
     kept_key(path)
     path.chmod(mode)
     with pytest.raises(CannotStart, match=f"mode {mode:04o}.; run: chmod 600 ") as refused:
@@ -123,17 +123,17 @@ def test_a_pipe_in_its_place_is_refused_without_waiting_for_a_writer(path: Path)
         kept_key(path)
 
 
-def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CannotStart, match="No such file or directory; the signing key is created there"):
         kept_key(tmp_path / "missing" / "gateway.db.key.pem")
 
 
-def test_a_name_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
+def test_a_name_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CannotStart, match="it holds the key that signs tokens"):
         kept_key(tmp_path / ("x" * 300))
 
 
-def test_a_link_to_nowhere_is_said(path: Path) -> None:
+def test_a_dangling_link_is_reported(path: Path) -> None:
     path.symlink_to(path.with_name("nowhere"))
     with pytest.raises(CannotStart, match="removed as soon as"):
         kept_key(path)

@@ -86,7 +86,7 @@ def test_every_module_to_compile_exists() -> None:
     assert len(set(files)) == len(files)
 
 
-def test_a_wheel_is_pure_without_the_variable_and_leaves_out_what_lies_in_the_checkout(tmp_path: Path) -> None:
+def test_a_wheel_is_pure_without_the_variable_and_omits_files_of_the_checkout(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
     (checkout.folder / "gateway/errors.cpython-399-x86_64-linux-gnu.so").write_bytes(b"from another build")
     done = checkout.build_wheel()
@@ -114,7 +114,7 @@ def test_a_wheel_with_the_variable_contains_compiled_modules_beside_their_source
 
 
 @needs_a_compiler
-def test_an_installed_build_says_which_one_it_is(compiled: Checkout, tmp_path: Path) -> None:
+def test_an_installed_build_reports_its_kind(compiled: Checkout, tmp_path: Path) -> None:
     installed = Checkout(tmp_path)
     assert installed.build_of_installed() == "interpreted 42\n"
     with zipfile.ZipFile(compiled.wheel()) as archive:

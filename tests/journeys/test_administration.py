@@ -74,7 +74,7 @@ def test_every_change_holds_everywhere(deployment: Deployment, admin: Account) -
             soon(deployment, acting, lambda gateway: asked(gateway, account, path), after)  # noqa: B023
 
 
-def test_what_was_changed_is_in_the_trail_of_every_replica(deployment: Deployment, admin: Account) -> None:
+def test_a_change_is_in_the_trail_of_every_replica(deployment: Deployment, admin: Account) -> None:
     account = deployment.first.newcomer()
     lines = (admin.line, "X-Request-Id: told-by-the-caller")
     assert send(deployment.second, "PATCH", f"/users/{account.id}", {"is_active": False}, *lines) == (200, None)
@@ -84,7 +84,7 @@ def test_what_was_changed_is_in_the_trail_of_every_replica(deployment: Deploymen
         assert (newest["address"], newest["request_id"]) == ("127.0.0.1", "told-by-the-caller")
 
 
-def test_of_administrators_who_are_taken_away_at_once_on_all_replicas_one_stays(replicas: Replicated) -> None:
+def test_of_administrators_removed_at_once_on_all_replicas_one_remains(replicas: Replicated) -> None:
     """Two processes remove administrators in concurrent transactions; the last active one cannot be removed at all."""
     deployment = replicas.deployment
     first, second = deployment.all

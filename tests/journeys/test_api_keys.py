@@ -68,7 +68,7 @@ def test_a_key_made_here_is_good_everywhere_and_stays_here(deployment: Deploymen
         assert call(gateway, upstream, key, f"/mine/{owner.id}").values("x-user-id") == [owner.id.encode()]
 
 
-def test_a_key_may_what_it_was_given_of_what_its_owner_may(deployment: Deployment, upstream: RecordingUpstream) -> None:
+def test_a_key_has_those_of_its_roles_that_its_owner_has(deployment: Deployment, upstream: RecordingUpstream) -> None:
     """Including roles that the owner only has by implication, but no role beyond the key's own limit."""
     owner = promoted(deployment, "admin")
     full = make(deployment.first, owner)
@@ -91,7 +91,9 @@ def test_a_key_may_what_it_was_given_of_what_its_owner_may(deployment: Deploymen
         assert own.values("x-user-roles") == [b"admin,editor,user"], "the owner is not limited by the keys"
 
 
-def test_a_key_loses_what_its_owner_loses_and_gets_it_back(deployment: Deployment, upstream: RecordingUpstream) -> None:
+def test_a_key_loses_the_roles_that_its_owner_loses_and_regains_them(
+    deployment: Deployment, upstream: RecordingUpstream
+) -> None:
     owner = promoted(deployment, "editor")
     key = make(deployment.first, owner)
     for gateway in deployment.all:
@@ -160,7 +162,7 @@ def test_a_websocket_of_a_key_ends_with_it(deployment: Deployment, upstream: Rec
             assert other.say(text("still here")).message() == b"still here"
 
 
-def test_on_an_optional_route_a_bad_key_is_nobody(deployment: Deployment, upstream: RecordingUpstream) -> None:
+def test_on_an_optional_route_a_bad_key_is_anonymous(deployment: Deployment, upstream: RecordingUpstream) -> None:
     owner = deployment.first.newcomer()
     key = make(deployment.first, owner)
     for gateway in deployment.all:

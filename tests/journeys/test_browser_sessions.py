@@ -202,7 +202,7 @@ def test_a_request_that_can_change_something_comes_from_an_own_page(deployment: 
         assert Browser(deployment.first).ask(method, "/api/x").refused() == (401, "token_missing")
 
 
-def test_nobody_signs_a_browser_in_or_out_from_elsewhere(
+def test_other_sites_cannot_sign_a_browser_in_or_out(
     deployment: Deployment, account: Account, browser: Browser
 ) -> None:
     body = {"email": account.email, "password": PASSWORD}

@@ -54,7 +54,7 @@ def test_a_block_holds_on_every_replica_within_100_ms_and_ends_as_fast(deploymen
             assert outcome(gateway, bystander) == IN
 
 
-def test_another_token_of_who_is_blocked_is_no_way_in(deployment: Deployment, idp: Issuer) -> None:
+def test_another_token_of_a_blocked_subject_is_refused(deployment: Deployment, idp: Issuer) -> None:
     account = subject_of(idp)
     deployment.command("users", "block", account.id)
     other = Account(account.id, "", idp.token(account.id.removeprefix("idp|"), roles=["idp-admins"]))
@@ -62,7 +62,7 @@ def test_another_token_of_who_is_blocked_is_no_way_in(deployment: Deployment, id
         eventually(lambda gateway: outcome(gateway, other) == OUT, gateway, timeout=1.0)
 
 
-def test_what_lasts_ends_within_a_second_of_a_block(
+def test_streams_end_within_a_second_of_a_block(
     deployment: Deployment, idp: Issuer, scripted: RecordingUpstream
 ) -> None:
     account, bystander = subject_of(idp), subject_of(idp)
@@ -75,7 +75,7 @@ def test_what_lasts_ends_within_a_second_of_a_block(
         others.check()
 
 
-def test_what_lasts_ends_with_its_token(deployment: Deployment, idp: Issuer, scripted: RecordingUpstream) -> None:
+def test_streams_end_with_their_token(deployment: Deployment, idp: Issuer, scripted: RecordingUpstream) -> None:
     leeway, expires = 5, int(time.time()) - 2
     account = subject_of(idp, exp=expires)
     with Lasting(deployment, account, PLACES["user"]) as lasting:
@@ -83,7 +83,9 @@ def test_what_lasts_ends_with_its_token(deployment: Deployment, idp: Issuer, scr
         assert time.time() >= expires + leeway, "not a moment too early"
 
 
-def test_an_issuer_that_is_out_keeps_nobody_out_and_lets_nobody_in(deployment: Deployment, idp: Issuer) -> None:
+def test_an_issuer_that_is_down_refuses_no_cached_token_and_admits_no_new_one(
+    deployment: Deployment, idp: Issuer
+) -> None:
     known, blocked = subject_of(idp), subject_of(idp)
     assert all(outcome(gateway, known) == IN for gateway in deployment.all)
     idp.stop()
@@ -96,7 +98,7 @@ def test_an_issuer_that_is_out_keeps_nobody_out_and_lets_nobody_in(deployment: D
         idp.start()
 
 
-def test_stores_that_are_out_let_nobody_in_who_is_blocked(
+def test_stores_that_are_down_admit_no_blocked_subject(
     replicas: Replicated, deployment: Deployment, idp: Issuer
 ) -> None:
     """Redis down: the database is read. Both down: cached subjects continue until `cache.user_ttl`, all others get

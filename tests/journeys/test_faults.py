@@ -92,7 +92,7 @@ def test_without_redis_every_journey_goes_on_and_every_end_is_one(
 
 
 @pytest.mark.parametrize("how", ["killed", "paused"])
-def test_without_redis_guessing_is_counted_by_each_replica_and_told_afterwards(
+def test_without_redis_guesses_are_counted_by_each_replica_and_reported_later(
     replicas: Replicated, both: tuple[Gateway, ...], how: str
 ) -> None:
     first, second = both
@@ -211,7 +211,7 @@ def travel(both: tuple[Gateway, ...], seen: Seen, stop: threading.Event) -> None
         journey(*reversed(both))
 
 
-def test_journeys_under_one_fault_after_another_lose_nobody(replicas: Replicated, both: tuple[Gateway, ...]) -> None:
+def test_journeys_under_a_series_of_faults_lose_no_session(replicas: Replicated, both: tuple[Gateway, ...]) -> None:
     seen, stop = Seen(), threading.Event()
     travellers = [threading.Thread(target=travel, args=(both, seen, stop)) for _ in range(3)]
     for traveller in travellers:

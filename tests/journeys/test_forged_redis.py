@@ -86,7 +86,7 @@ def test_a_forged_message_about_a_user_costs_no_query(replicas: Replicated, atta
     assert metric(gateway, "gateway_cache_lookups_total", level="local", result="miss") == before
 
 
-def test_a_forged_version_and_a_key_of_another_type_keep_nobody_out(
+def test_a_forged_version_and_a_key_of_another_type_lock_no_user_out(
     replicas: Replicated, attacker: "redis.Redis"
 ) -> None:
     users = [replicas.deployment.first.newcomer() for _ in range(2)]

@@ -57,7 +57,7 @@ def test_register_login_me_and_call(deployment: Deployment, upstream: RecordingU
         assert taken.refused() == (400, "email_taken")
 
 
-def test_tokens_are_understood_by_every_replica_and_outlive_nobody(
+def test_tokens_are_valid_on_every_replica_and_no_longer_than_their_user(
     deployment: Deployment, upstream: RecordingUpstream
 ) -> None:
     answers = [gateway.get("/.well-known/jwks.json").json() for gateway in deployment.all]
@@ -194,7 +194,7 @@ def test_registration_may_be_closed(own: Callable[..., Gateway], upstream: Recor
     call(gateway, upstream, gateway.login("ada@example.com"))
 
 
-def test_redis_absent_at_the_start_is_said_and_does_not_stop_it(
+def test_redis_absent_at_startup_is_reported_and_does_not_stop_it(
     own: Callable[..., Gateway], upstream: RecordingUpstream
 ) -> None:
     """The gateway reads the database, and changes are visible at once because nothing is cached."""

@@ -56,7 +56,7 @@ def stop_redis(replicas: Replicated, how: str) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("how", ["killed", "paused"])
-def test_without_redis_everybody_is_served_and_nobody_too_many(
+def test_without_redis_every_user_is_served_within_the_limits(
     replicas: Replicated, both: tuple[Gateway, ...], how: str
 ) -> None:
     known, doomed = both[0].newcomer(), both[1].newcomer()
@@ -106,7 +106,7 @@ def test_a_restart_of_redis_loses_no_revocation(replicas: Replicated, both: tupl
         assert called(gateway, current) == SERVED
 
 
-def test_a_message_lost_in_an_outage_keeps_nobody_in(replicas: Replicated, both: tuple[Gateway, ...]) -> None:
+def test_a_message_lost_in_an_outage_keeps_no_session_alive(replicas: Replicated, both: tuple[Gateway, ...]) -> None:
     """The change is made while Redis hangs, so its announcement is lost. Redis returns with the old copy."""
     account = both[0].newcomer()
     for gateway in both:

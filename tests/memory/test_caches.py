@@ -171,7 +171,7 @@ def documented(cache: str) -> int:
 
 
 @pytest.mark.parametrize("cache", FILLED)
-def test_a_cache_holds_no_more_than_the_documentation_says(cache: str) -> None:
+def test_a_cache_stays_below_the_documented_size(cache: str) -> None:
     held = size_of(FILLED[cache]()) / MIB
     print(f"\n{cache}: {held:.2f} MiB")
     assert held <= documented(cache)

@@ -73,7 +73,7 @@ def test_roles_are_sorted_and_a_request_without_a_host_has_an_empty_one() -> Non
     assert (line["host"], line["roles"]) == ("", ["a", "b", "ü,"])
 
 
-def test_hosts_and_roles_that_nobody_will_name_again_are_not_kept() -> None:
+def test_hosts_and_roles_of_the_past_are_not_cached() -> None:
     log = Collected(access_log="json")
     held = strings_in(log.observer)
     for number in range(3 * REMEMBERED):
@@ -91,7 +91,7 @@ def test_a_refusal_is_logged_with_its_code() -> None:
     assert (line["status"], line["code"], line["user"]) == (401, "token_missing", "")
 
 
-def test_a_caller_who_left_before_any_answer_is_logged_as_499() -> None:
+def test_a_client_that_disconnects_before_any_response_is_logged_as_499() -> None:
     log = Collected()
     complete(log.observer, status=0)
     assert json.loads(log.line)["status"] == 499
@@ -106,7 +106,7 @@ def test_the_duration_is_in_milliseconds_with_microseconds_as_decimals(seconds: 
     assert re.search(r'"duration_ms":\d+\.\d{3},', log.line)
 
 
-def test_how_long_the_upstream_took_is_told_apart() -> None:
+def test_the_time_of_the_upstream_is_logged_separately() -> None:
     log = Collected()
     complete(log.observer, seconds=4.0, own=0.25, upstream=3.0)
     line = json.loads(log.line)
@@ -150,7 +150,7 @@ def test_a_time_is_rfc_3339_in_utc(now: float, text: str) -> None:
 @given(st.lists(NASTY_REQUEST, min_size=1, max_size=5))
 @example([{"path": b'/a"\n{"status":200}'}])
 @example([{"request_id": b'","status":200,"x":"'}])
-def test_whatever_callers_send_one_request_is_one_line_of_json(requests: list[dict[str, Any]]) -> None:
+def test_any_request_is_one_line_of_json(requests: list[dict[str, Any]]) -> None:
     log = Collected()
     for request in requests:
         complete(log.observer, **request)
@@ -170,7 +170,7 @@ def test_whatever_callers_send_one_request_is_one_line_of_json(requests: list[di
 
 
 @given(st.lists(NASTY_REQUEST, min_size=1, max_size=5), st.booleans())
-def test_whatever_callers_send_one_request_is_one_line_of_text(requests: list[dict[str, Any]], metrics: bool) -> None:
+def test_any_request_is_one_line_of_text(requests: list[dict[str, Any]], metrics: bool) -> None:
     log = Collected(access_log="text", coloured=False, metrics=metrics)
     for request in requests:
         complete(log.observer, **request)
@@ -283,7 +283,7 @@ def test_a_writer_that_fails_does_not_fail_a_request_and_its_lines_are_counted(
 # ---- text
 
 
-def test_text_is_aligned_and_says_what_is_known() -> None:
+def test_text_is_aligned_and_shows_the_known_values() -> None:
     log = Collected(access_log="text", coloured=False)
     complete(log.observer)
     complete(
@@ -303,7 +303,7 @@ def test_text_is_aligned_and_says_what_is_known() -> None:
     ]
 
 
-def test_text_quotes_what_could_be_mistaken_for_something_else() -> None:
+def test_text_quotes_ambiguous_values() -> None:
     log = Collected(access_log="text", coloured=False)
     complete(log.observer, path=b"/a status=200", user_id='a" b', client="")
     assert r'"" ' in log.line

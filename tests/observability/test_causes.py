@@ -128,7 +128,7 @@ def _complete_records(path: Path) -> list[dict[str, object]]:
     return found if found and found[-1]["path"] == "/auth/login" else []
 
 
-def test_a_gateway_that_writes_to_a_full_device_says_so(tmp_path: Path) -> None:
+def test_a_gateway_that_writes_to_a_full_device_reports_it(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     configuration = small(tmp_path, {"web": "http://127.0.0.1:9"}, observability={"access_log": "json"})

@@ -70,7 +70,7 @@ def test_a_refusal_without_a_route_and_a_caller_is_logged_too() -> None:
     assert line["reason"] == "Nothing is served at this path"
 
 
-def test_what_a_caller_sends_stays_inside_of_its_value() -> None:
+def test_text_of_a_client_stays_inside_of_its_value() -> None:
     told = refusal("no_route", path=b'/"\n{\xff', method=b'"', client="\u202e", user_id="\ud800\n")
     (line,) = lines_of(DecisionLogSettings(), told)
     assert (line["path"], line["method"], line["client"], line["user"]) == ('/"\n{ÿ', '"', "\u202e", "\ud800\n")
@@ -85,7 +85,7 @@ def passing() -> tuple[Any, Any, Any]:
 @pytest.mark.parametrize(
     ("share", "draw", "logged"), [(0.0, 0.0, 0), (0.01, 0.02, 0), (0.01, 0.005, 1), (1.0, 0.999, 1)]
 )
-def test_a_share_of_what_passes_is_logged(share: float, draw: float, logged: int) -> None:
+def test_a_share_of_the_allowed_requests_is_logged(share: float, draw: float, logged: int) -> None:
     lines = lines_of(DecisionLogSettings(allows=share), passing(), draw=draw)
     assert [(line["decision"], line["status"], line["code"]) for line in lines] == [("allowed", None, "")] * logged
 
@@ -136,7 +136,7 @@ def test_anonymous_decisions(deciding: Gateway, target: str, expected: tuple[str
     assert "secret" not in json.dumps(line)
 
 
-def test_a_refused_user_is_named_with_what_was_missing(deciding: Gateway, user: Account) -> None:
+def test_a_refused_user_is_named_with_the_missing_roles(deciding: Gateway, user: Account) -> None:
     deciding.get("/admin/x", f"X-Request-Id: of-{deciding.face}", user.line)
     (line,) = told(deciding, f"of-{deciding.face}")
     assert (line["user"], line["roles"], line["asks"]) == (user.id, ["user"], {"auth": "required", "any": ["admin"]})
@@ -144,7 +144,7 @@ def test_a_refused_user_is_named_with_what_was_missing(deciding: Gateway, user: 
     assert user.token not in deciding.log()
 
 
-def test_what_lasted_and_may_not_go_on_is_ended(deciding: Gateway, upstream: RecordingUpstream) -> None:
+def test_the_end_of_a_revoked_stream_is_logged(deciding: Gateway, upstream: RecordingUpstream) -> None:
     account, request_id, path = deciding.newcomer(), f"lasting-{deciding.face}", f"/sockets/ended-{deciding.face}"
     upstream.on(path, FarEnd())
     with Socket(deciding, path, f"X-Request-Id: {request_id}", account.line) as socket:

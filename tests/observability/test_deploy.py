@@ -88,7 +88,7 @@ def test_every_legend_names_labels_that_the_result_has(title: str, query: str, l
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
-def test_every_alert_says_what_is_the_matter(rule: dict[str, Any]) -> None:
+def test_every_alert_describes_its_cause(rule: dict[str, Any]) -> None:
     assert rule["annotations"]["summary"]
     assert rule["labels"]["severity"] in ("page", "ticket")
     assert re.fullmatch(r"Gateway[A-Z]\w+", rule["alert"])
@@ -125,7 +125,7 @@ def test_the_dashboard_is_whole() -> None:
     assert metric[1] in FAMILIES
 
 
-def test_prometheus_is_told_where_the_metrics_are() -> None:
+def test_prometheus_has_the_address_of_the_metrics() -> None:
     (job,) = SCRAPING["scrape_configs"]
     assert job["metrics_path"] == "/_gateway/metrics"
     assert all((DEPLOY / "prometheus" / name).exists() for name in SCRAPING["rule_files"])
@@ -160,7 +160,7 @@ def test_a_query_that_is_wrong_does_not_pass(query: str) -> None:
         check(query)
 
 
-def test_the_tokenizer_tells_words_apart() -> None:
+def test_the_tokenizer_separates_words() -> None:
     assert tokens('a{b=~"c|\\"d"}[5m] >= 1.5') == [
         ("name", "a"),
         ("operator", "{"),

@@ -81,7 +81,7 @@ def test_on_a_terminal_the_time_is_left_out() -> None:
 
 
 @given(st.text(), st.text())
-def test_an_event_is_one_line_whatever_it_tells(message: str, fact: str) -> None:
+def test_an_event_is_one_line_for_any_text(message: str, fact: str) -> None:
     said = io.StringIO()  # a program that embeds the gateway can install such a stream
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stderr", said)
@@ -105,7 +105,7 @@ def test_an_event_is_one_line_whatever_it_tells(message: str, fact: str) -> None
         ("-----BEGIN PRIVATE KEY-----\nMHcCAQEE", "MHcCAQEE"),
     ],
 )
-def test_what_looks_like_a_credential_is_taken_out(text: str, secret: str, said: Said) -> None:
+def test_text_like_a_credential_is_removed(text: str, secret: str, said: Said) -> None:
     event("failed", text, fact=text)
     FailureCounter().report(raised(text), text, fact=text)
     assert secret not in said.getvalue()
@@ -113,7 +113,7 @@ def test_what_looks_like_a_credential_is_taken_out(text: str, secret: str, said:
 
 
 @pytest.mark.parametrize("text", ["a bearer token is missing", "see https://example.com/a@b", "eyJ is no token"])
-def test_what_is_no_credential_stays(text: str, said: Said) -> None:
+def test_text_unlike_a_credential_is_kept(text: str, said: Said) -> None:
     event("failed", text)
     assert text in said.getvalue()
 
@@ -135,7 +135,7 @@ def test_an_unexpected_exception_is_reported_with_its_traceback_indented(said: S
     assert all(line.startswith("    ") and line.isprintable() for line in rest)
 
 
-def test_the_cause_of_an_exception_is_told_too(said: Said) -> None:
+def test_the_cause_of_an_exception_is_reported_too(said: Said) -> None:
     try:
         try:
             raise KeyError("inner")
@@ -164,7 +164,7 @@ def test_a_long_traceback_keeps_its_beginning_and_its_end(said: Said) -> None:
     assert lines[-1].strip() == "line 999"
 
 
-def test_the_same_failure_is_told_once_a_minute_with_how_often_it_happened(said: Said) -> None:
+def test_the_same_failure_is_reported_once_a_minute_with_its_count(said: Said) -> None:
     clock = Clock()
     failures = FailureCounter(clock)
     for number in range(41):
@@ -178,7 +178,7 @@ def test_the_same_failure_is_told_once_a_minute_with_how_often_it_happened(said:
     assert " repeated=40 " in said.getvalue()
 
 
-def test_failures_of_other_kinds_or_places_are_told_apart(said: Said) -> None:
+def test_failures_of_other_kinds_or_places_are_reported_separately(said: Said) -> None:
     failures = FailureCounter()
     failures.report(raised(), "serving")
     try:
@@ -190,7 +190,7 @@ def test_failures_of_other_kinds_or_places_are_told_apart(said: Said) -> None:
     assert said.getvalue().count("gateway: failure") == 4
 
 
-def test_things_beyond_those_that_are_told_apart_count_as_one() -> None:
+def test_failures_beyond_the_remembered_ones_count_as_one() -> None:
     clock = Clock()
     repeats = RateLimitedLog(clock)
     admitted = [repeats.admit(number) for number in range(REMEMBERED + 50)]
@@ -200,7 +200,7 @@ def test_things_beyond_those_that_are_told_apart_count_as_one() -> None:
     assert repeats.admit("new") is None
 
 
-def test_failures_of_one_place_that_ended_different_work_are_told_apart(said: Said) -> None:
+def test_failures_of_one_place_in_different_work_are_reported_separately(said: Said) -> None:
     failures = FailureCounter()
 
     def deciding() -> None:
@@ -221,7 +221,7 @@ def raised_by_a_library() -> None:
     raise ValueError("broken")
 
 
-def test_what_no_callback_and_no_task_has_caught_is_reported(said: Said) -> None:
+def test_uncaught_errors_of_callbacks_and_tasks_are_reported(said: Said) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(FailureCounter().on_loop_error)
@@ -282,7 +282,7 @@ def test_an_exception_logged_without_one_is_a_message(log: logging.Logger, said:
     assert said.getvalue().startswith("gateway: error: nothing was raised")
 
 
-def test_a_message_of_one_place_is_told_once_a_minute(log: logging.Logger, said: Said) -> None:
+def test_a_message_of_one_place_is_reported_once_a_minute(log: logging.Logger, said: Said) -> None:
     for number in range(10):
         log.warning("number %d", number)
     log.warning("another")
@@ -326,7 +326,7 @@ def test_no_place_uses_up_the_lines_of_another(own_log: logging.Logger, said: Sa
     assert text.count("the database is unavailable") == 1
 
 
-def test_a_message_that_cannot_be_formatted_is_told_as_it_was_written(said: Said) -> None:
+def test_a_message_that_cannot_be_formatted_is_reported_unformatted(said: Said) -> None:
     record = logging.LogRecord("library", logging.ERROR, __file__, 1, "%d of %d", ("one",), None)
     EventHandler(FailureCounter()).handle(record)
     assert said.getvalue().startswith("gateway: error: %d of %d logger=library")
@@ -335,7 +335,7 @@ def test_a_message_that_cannot_be_formatted_is_told_as_it_was_written(said: Said
 # ---- failed requests
 
 
-def test_why_a_request_failed_is_said_with_its_id_and_not_again_for_a_while(said: Said) -> None:
+def test_a_failed_request_is_reported_with_its_id_and_not_again_for_a_while(said: Said) -> None:
     observer = Observer(ObservabilitySettings(access_log="off"), [])
     for number in range(5):
         observer.failed(b"r-%d\n" % number, "upstream web: connection reset")
@@ -349,7 +349,7 @@ def test_why_a_request_failed_is_said_with_its_id_and_not_again_for_a_while(said
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_without_standard_error_nothing_is_said_and_nothing_breaks(
+def test_without_standard_error_nothing_is_printed_and_nothing_breaks(
     closed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = io.StringIO()
@@ -359,7 +359,7 @@ def test_without_standard_error_nothing_is_said_and_nothing_breaks(
 
 
 @pytest.mark.parametrize("left", [True, False])
-def test_a_reader_that_left_or_stands_still_holds_up_nobody(left: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_or_stopped_reader_delays_no_request(left: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     if left:
         os.close(reading)

@@ -69,7 +69,7 @@ def is_non_blocking(descriptor: int) -> bool:
     return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_NONBLOCK)
 
 
-def test_what_a_pipe_can_take_is_written_at_once_and_without_a_thread(pipe: Pipe) -> None:
+def test_writes_that_fit_into_the_pipe_need_no_thread(pipe: Pipe) -> None:
     threads = threading.active_count()
     writer = LogWriter(pipe.writing)
     writer.write(lines(100))
@@ -80,7 +80,7 @@ def test_what_a_pipe_can_take_is_written_at_once_and_without_a_thread(pipe: Pipe
     assert writer.dropped == 0
 
 
-def test_a_reader_that_is_slow_gets_everything_in_order_and_nobody_waits_for_it(pipe: Pipe) -> None:
+def test_a_slow_reader_gets_everything_in_order_and_delays_no_request(pipe: Pipe) -> None:
     writer = LogWriter(pipe.writing)
     started = time.monotonic()
     for block in range(100):
@@ -109,7 +109,7 @@ def test_after_the_reader_caught_up_lines_are_written_at_once_again(pipe: Pipe) 
     writer.close()
 
 
-def test_what_nobody_reads_is_dropped_and_counted_beyond_the_limit(pipe: Pipe) -> None:
+def test_unread_lines_are_dropped_and_counted_beyond_the_limit(pipe: Pipe) -> None:
     writer = LogWriter(pipe.writing, limit=50_000)
     started = time.monotonic()
     for _ in range(100):
@@ -128,7 +128,7 @@ def test_one_block_larger_than_the_limit_is_not_dropped_for_its_size(pipe: Pipe)
     assert writer.dropped == 0
 
 
-def test_closing_waits_for_a_slow_reader_but_not_for_ever(pipe: Pipe) -> None:
+def test_closing_waits_for_a_slow_reader_for_a_limited_time(pipe: Pipe) -> None:
     writer = LogWriter(pipe.writing)
     writer.write(lines(2000))
     started = time.monotonic()
@@ -139,7 +139,7 @@ def test_closing_waits_for_a_slow_reader_but_not_for_ever(pipe: Pipe) -> None:
     assert writer.dropped == dropped + 3
 
 
-def test_what_was_given_up_never_reaches_the_next_owner_of_the_descriptor() -> None:
+def test_dropped_lines_never_reach_the_next_owner_of_the_descriptor() -> None:
     first, second = Pipe(), Pipe()
     writer = LogWriter(first.writing)
     for block in range(50):  # the thread blocks with the first bytes that the pipe does not hold; the others follow it
@@ -152,7 +152,7 @@ def test_what_was_given_up_never_reaches_the_next_owner_of_the_descriptor() -> N
         os.close(end)
 
 
-def test_closing_writes_what_is_left(pipe: Pipe) -> None:
+def test_closing_writes_the_remaining_lines(pipe: Pipe) -> None:
     writer = LogWriter(pipe.writing)
     writer.write(lines(2000))
     got: list[bytes] = []
@@ -198,7 +198,7 @@ def test_a_pipe_that_had_no_reader_when_it_was_looked_at_is_written_all_the_same
     assert writer.dropped == 0
 
 
-def test_a_pipe_that_somebody_made_non_blocking_loses_nothing(pipe: Pipe) -> None:
+def test_a_pipe_made_non_blocking_by_another_process_loses_nothing(pipe: Pipe) -> None:
     os.set_blocking(pipe.writing, False)
     writer = LogWriter(pipe.writing)
     writer.write(lines(5000))
@@ -273,7 +273,7 @@ def test_a_full_disk_costs_lines_and_nothing_else() -> None:
         writer.close()
 
 
-def test_a_terminal_that_is_held_holds_up_nobody() -> None:
+def test_a_stopped_terminal_delays_no_request() -> None:
     ours, terminal = os.openpty()
     writer = LogWriter(terminal)
     started = time.monotonic()

@@ -82,7 +82,7 @@ def test_requests_are_counted_by_route_method_status_and_code(observer: Observer
     assert sum(count for (name, _), count in samples.items() if name == "gateway_requests_total") == 5
 
 
-def test_a_caller_who_left_counts_as_499_however_it_was_reported(observer: Observer) -> None:
+def test_a_disconnected_client_counts_as_499_for_every_way_of_disconnecting(observer: Observer) -> None:
     complete(observer, status=0)
     complete(observer, status=499)
     assert requests(scrape(observer), "orders", "GET", "499") == 2
@@ -145,7 +145,7 @@ def test_callers_cannot_make_labels(observer: Observer) -> None:
     assert len(samples) < 200
 
 
-def test_methods_are_told_apart_by_case_as_http_does() -> None:
+def test_methods_are_distinguished_by_case_as_in_http() -> None:
     log = Collected()
     complete(log.observer, method=b"get")
     assert requests(scrape(log.observer), "orders", "other", "2xx") == 1
@@ -218,7 +218,7 @@ def test_the_version_and_the_process_are_on_the_page() -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "12", "x y z"])
-def test_where_the_system_does_not_tell_the_memory_it_is_left_out(
+def test_memory_is_omitted_on_systems_that_do_not_report_it(
     content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     statm = tmp_path / "statm"
@@ -278,7 +278,7 @@ def test_statuses_are_counted_by_class(status: int, shown: str) -> None:
     assert requests(scrape(log.observer), "orders", "GET", shown) == 1
 
 
-def test_the_gateways_own_time_is_told_apart_from_the_upstreams(observer: Observer) -> None:
+def test_the_gateways_own_time_is_separate_from_the_upstreams(observer: Observer) -> None:
     complete(observer, seconds=4.0, own=0.25, upstream=3.0)
     complete(observer, seconds=0.5)  # answered by the gateway itself
     samples = scrape(observer)
@@ -303,7 +303,7 @@ def test_websockets_which_last_for_hours_are_no_slow_requests(observer: Observer
     assert ("gateway_request_duration_seconds_count", frozenset({("route", "orders")})) not in samples
 
 
-def test_logins_are_told_by_their_outcome() -> None:
+def test_logins_are_counted_by_outcome() -> None:
     log = Collected(routes=("accounts.login", "accounts.register"))
     for differing in (
         {},
@@ -321,7 +321,7 @@ def test_logins_are_told_by_their_outcome() -> None:
     assert outcomes == {"success": 1, "invalid_credentials": 2, "locked_out": 1}
 
 
-def test_what_breaks_off_has_a_code_of_its_own(observer: Observer) -> None:
+def test_interrupted_responses_have_a_code_of_their_own(observer: Observer) -> None:
     complete(observer, code="upstream_aborted")
     assert requests(scrape(observer), "orders", "GET", "2xx", "upstream_aborted") == 1
 

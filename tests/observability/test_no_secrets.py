@@ -98,7 +98,7 @@ def test_no_log_line_and_no_span_holds_a_credential(form: str, start: Start, fle
         ("/keyJar.x/y", "/keyJar.x/y"),
     ],
 )
-def test_what_looks_like_a_credential_is_taken_out_and_nothing_else(text: str, kept: str) -> None:
+def test_only_text_like_a_credential_is_removed(text: str, kept: str) -> None:
     assert without_tokens(text) == kept
 
 

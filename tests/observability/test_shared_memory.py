@@ -54,7 +54,7 @@ def test_adding_up_does_not_depend_on_the_order(one: State, two: State, three: S
         ("process_start_time_seconds", (), (20.0, 10.0), 10.0),
     ],
 )
-def test_what_workers_say_together(
+def test_samples_of_workers_are_combined(
     family: str, labels: tuple[str, ...], values: tuple[float, ...], whole: float
 ) -> None:
     states = [state_of((), [Sample(family, labels, one)]) for one in values]
@@ -69,7 +69,7 @@ def test_of_a_worker_that_has_ended_counts_stay_and_gauges_do_not() -> None:
     assert {series[0] for series in kept} == {"gateway_logins_total", "gateway_event_loop_lag_seconds"}
 
 
-def test_a_tally_is_bounded_whatever_its_owner_counts() -> None:
+def test_a_labeled_counter_is_bounded_for_any_labels() -> None:
     tally = LabeledCounter("gateway_logins_total")
     for number in range(5000):
         tally.add(str(number))
@@ -135,7 +135,7 @@ async def crew() -> "Iterator[Crew]":  # type: ignore[misc]
     crew.close()
 
 
-async def test_every_worker_tells_the_sum_of_all(crew: Crew) -> None:
+async def test_every_worker_reports_the_sum_of_all(crew: Crew) -> None:
     for place, times in enumerate((5, 7, 11)):
         crew.serve(place, times)
     assert [await crew.served(place) for place in range(3)] == [23, 23, 23]
@@ -160,14 +160,14 @@ async def test_a_worker_that_is_killed_and_replaced_takes_no_count_back(crew: Cr
     assert await crew.served(2) == 35
 
 
-async def test_what_was_told_is_not_taken_back_though_who_told_it_dies_at_once(crew: Crew) -> None:
+async def test_reported_counts_persist_when_their_worker_is_killed_at_once(crew: Crew) -> None:
     crew.serve(2, 9)
     assert await crew.served(2) == 9
     crew.kill(2)
     assert await crew.served(0) == 9
 
 
-async def test_one_that_does_not_answer_is_taken_with_what_it_said_last(crew: Crew) -> None:
+async def test_a_worker_that_does_not_answer_contributes_its_last_state(crew: Crew) -> None:
     crew.serve(1, 4)
     assert await crew.served(0) == 4
     asyncio.get_running_loop().remove_reader(crew.board.bell(1))  # it is busy
@@ -183,7 +183,7 @@ async def test_many_scrapes_at_once_all_see_everything(crew: Crew) -> None:
     assert set(told) == {30}
 
 
-async def test_what_is_counted_is_put_down_now_and_then_without_being_asked(crew: Crew) -> None:
+async def test_counts_are_written_regularly_without_a_request(crew: Crew) -> None:
     crew.serve(0, 3)
     before = crew.board.turn(0)
     crew.workers[0][1].tick(asyncio.get_running_loop().time() + 10)

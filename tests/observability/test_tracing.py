@@ -132,7 +132,7 @@ def test_a_trace_that_does_not_hold_is_not_continued(start: Start, echo: Echo, c
         assert echo.lines(b"tracestate") == [], what
 
 
-def test_what_the_caller_does_not_sample_is_passed_on_and_not_recorded(
+def test_a_trace_that_the_client_does_not_sample_is_forwarded_and_not_recorded(
     gateway: Gateway, echo: Echo, collector: Collector
 ) -> None:
     trace = "c" * 31 + str(FACES.index(gateway.face))
@@ -164,7 +164,7 @@ WRONG = [
 ]
 
 
-def test_what_goes_wrong_is_seen(start: Start, echo: Echo, collector: Collector) -> None:
+def test_failures_are_visible_in_the_trace(start: Start, echo: Echo, collector: Collector) -> None:
     routes = [{"path": "/users/**", "upstream": "web", "name": "users"}]
     upstreams = {"web": echo.urls, "gone": f"http://127.0.0.1:{free_port()}"}
     gateway = start(upstreams, observability=tracing(collector), routes=routes)
@@ -179,7 +179,7 @@ def test_what_goes_wrong_is_seen(start: Start, echo: Echo, collector: Collector)
             assert (spans["upstream"].said["gateway.code"], spans["upstream"].failed) == (code, True)
 
 
-def test_without_tracing_what_a_caller_brings_passes_untouched(start: Start, echo: Echo) -> None:
+def test_without_tracing_trace_fields_of_a_client_pass_unchanged(start: Start, echo: Echo) -> None:
     gateway = start({"web": echo.urls}, observability={"access_log": "json"})
     assert gateway.get("/web/x", SAMPLED, "tracestate: a=1").status == 200
     assert echo.lines(b"traceparent") == [SAMPLED.encode()]
@@ -187,7 +187,7 @@ def test_without_tracing_what_a_caller_brings_passes_untouched(start: Start, ech
     assert "trace_id" not in logged(gateway, "/web/x")
 
 
-def test_a_collector_that_is_gone_holds_nobody_up(start: Start, echo: Echo) -> None:
+def test_a_collector_that_is_gone_delays_no_request(start: Start, echo: Echo) -> None:
     endpoint = {"tracing": {"otlp_endpoint": f"http://127.0.0.1:{free_port()}"}}
     gateway = start({"web": echo.urls}, observability=endpoint)
     for _ in range(20):
@@ -283,7 +283,7 @@ def test_without_the_extra_check_and_serve_name_the_key_and_the_remedy(traced: P
     assert checked.stdout.splitlines()[0] in served.stderr
 
 
-def test_without_the_extra_the_asgi_face_says_the_same(traced: Path) -> None:
+def test_without_the_extra_the_asgi_face_reports_the_same(traced: Path) -> None:
     factory = ("--factory", "gateway.app:create_app_from_environment", "--port", "0")
     done = without("opentelemetry", _UVICORN, traced, *factory)
     assert done.returncode != 0

@@ -82,9 +82,7 @@ def decision(
         ("GHSA-9g5w-hqr3-w2ph", b"/admin/\xff"),
     ],
 )
-def test_no_spelling_opens_what_only_admins_may_see(
-    advisory: str, target: bytes, policy: Policy, user: User | None
-) -> None:
+def test_no_spelling_opens_an_admin_path(advisory: str, target: bytes, policy: Policy, user: User | None) -> None:
     refusals = ("400 bad_path", "401 token_missing", "403 forbidden", "404 no_route")
     assert decision(policy, target, user) in refusals
 
@@ -105,7 +103,7 @@ def test_no_spelling_opens_what_only_admins_may_see(
         ("CVE-2025-66490", b"/api/a%23b"),
     ],
 )
-def test_by_default_what_can_be_misread_is_a_bad_request_for_everyone(advisory: str, target: bytes) -> None:
+def test_by_default_an_ambiguous_path_is_a_bad_request_for_every_caller(advisory: str, target: bytes) -> None:
     for user in (None, PLAIN, ADMIN):
         assert decision(STRICT, target, user) == "400 bad_path"
 

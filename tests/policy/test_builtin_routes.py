@@ -92,7 +92,7 @@ def test_broad_patterns_never_see_an_own_path(prefix: str, host: bytes | None) -
 
 
 @pytest.mark.parametrize(("request_line", "access"), [*ACCOUNTS.items(), *ROOT.items()])
-def test_what_an_own_endpoint_asks(request_line: tuple[str, str], access: str) -> None:
+def test_the_requirement_of_a_built_in_endpoint(request_line: tuple[str, str], access: str) -> None:
     method, path = request_line
     policy = policy_of(accounts={"admin_role": "chief"})
     text = f"/auth{path}" if request_line in ACCOUNTS else path

@@ -24,7 +24,7 @@ def run(folder: Path, text: str, *arguments: str) -> Outcome:
     ],
 )
 @pytest.mark.parametrize("caller", [["--anonymous"], ["--role", "admin"]])
-def test_explain_says_that_an_endpoint_refuses_every_caller(
+def test_explain_shows_that_an_endpoint_refuses_every_caller(
     tmp_path: Path, request_line: str, decision: str, caller: list[str]
 ) -> None:
     outcome = run(tmp_path, CLOSED, "explain", *request_line.split(), *caller)

@@ -69,7 +69,7 @@ STRANGERS = [
 
 
 @pytest.mark.parametrize("origin", [APP, LOCAL, b"https://APP.example.com", b"HTTPS://app.example.com"])
-def test_a_listed_origin_is_told_so_itself(origin: bytes) -> None:
+def test_a_listed_origin_receives_its_own_name(origin: bytes) -> None:
     cors = cors_of()
     assert origin_allowed(cors, origin)
     assert told(cors.fields(origin, b"GET"))["allow-origin"] == origin.decode().lower()
@@ -77,7 +77,7 @@ def test_a_listed_origin_is_told_so_itself(origin: bytes) -> None:
 
 
 @pytest.mark.parametrize("origin", STRANGERS)
-def test_an_origin_that_is_not_listed_is_told_nothing(origin: bytes) -> None:
+def test_an_unlisted_origin_receives_nothing(origin: bytes) -> None:
     cors = cors_of()
     assert not origin_allowed(cors, origin)
     assert cors.fields(origin, b"GET") == ((b"vary", b"Origin"),)
@@ -100,7 +100,7 @@ def test_a_port_that_browsers_leave_out_may_be_written_in_the_file() -> None:
 
 
 @pytest.mark.parametrize("origin", [APP, b"https://anybody.example", b"null", b"", None])
-def test_every_origin_is_told_the_same_where_all_may_call(origin: bytes | None) -> None:
+def test_every_origin_receives_the_same_where_all_are_allowed(origin: bytes | None) -> None:
     """Caches need only one copy of the response."""
     cors = cors_of(origins=["*"])
     assert origin_allowed(cors, origin)
@@ -109,7 +109,7 @@ def test_every_origin_is_told_the_same_where_all_may_call(origin: bytes | None) 
     assert not any(name == b"vary" for name, _ in fields)
 
 
-def test_who_is_no_page_is_told_that_the_answer_differs_by_origin() -> None:
+def test_a_request_without_an_origin_receives_vary() -> None:
     cors = cors_of()
     assert cors.fields(None, b"GET") == ((b"vary", b"Origin"),)
     assert (b"vary", b"Origin") in cors.fields(APP, b"GET")
@@ -135,7 +135,7 @@ EXPOSED = {"expose-headers": "X-Request-Id, Retry-After, RateLimit, RateLimit-Po
 
 
 @pytest.mark.parametrize(("settings", "origin", "method", "expected"), ANSWERS)
-def test_what_is_added_to_an_answer(
+def test_the_fields_added_to_a_response(
     settings: dict[str, Any], origin: bytes, method: bytes, expected: dict[str, str]
 ) -> None:
     assert told(cors_of(**settings).fields(origin, method)) == (expected | EXPOSED if expected else {})
@@ -172,7 +172,7 @@ PREFLIGHTS: list[Row] = [
 
 
 @pytest.mark.parametrize(("route", "settings", "method", "headers", "methods", "allowed"), PREFLIGHTS)
-def test_what_a_preflight_is_told(
+def test_the_fields_of_a_preflight(
     route: dict[str, object],
     settings: dict[str, object],
     method: bytes,
@@ -197,13 +197,13 @@ def test_how_long_browsers_may_remember_it(written: str, seconds: str) -> None:
     assert asked(cors_of(max_age=written))["max-age"] == seconds
 
 
-def test_nobody_else_may_keep_the_answer_to_a_preflight() -> None:
+def test_a_preflight_response_must_not_be_cached_by_others() -> None:
     fields = cors_of().answer(Preflight(APP, b"GET", b""))
     assert fields is not None
     assert {(b"vary", b"Origin"), (b"cache-control", b"no-store")} <= set(fields)
 
 
-def test_everybody_may_call_by_a_preflight_too_where_all_may() -> None:
+def test_every_origin_passes_a_preflight_where_all_are_allowed() -> None:
     assert asked(cors_of(origins=["*"]), b"null")["allow-origin"] == "*"
 
 
@@ -242,7 +242,7 @@ def test_a_preflight_has_an_origin_and_asks_for_a_method(fields: list[Field], pr
     assert preflight_of(fields) == preflight
 
 
-def test_what_an_upstream_says_of_cors_is_taken_out_but_for_the_names_it_exposes() -> None:
+def test_cors_fields_of_an_upstream_are_dropped_except_the_exposed_names() -> None:
     fields = [
         (b"Access-Control-Allow-Origin", b"*"),
         (b"Vary", b"Accept"),

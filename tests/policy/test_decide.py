@@ -69,7 +69,7 @@ ADMIN = someone("admin", user_id="boss")
         (OWNER, "optional", None, "token_missing"),
     ],
 )
-def test_who_passes(
+def test_callers_that_pass(
     requirement: Requirement, authentication: Authentication, principal: Someone | None, code: str | None
 ) -> None:
     refusal = authorize(route(requirement, authentication), (("user_id", b"somebody"),), principal)
@@ -106,12 +106,12 @@ def test_the_owner_is_the_user_whose_id_stands_in_the_path(
     assert refusal is None or refusal.code == "forbidden"
 
 
-def test_only_the_named_capture_says_who_the_owner_is() -> None:
+def test_only_the_named_capture_identifies_the_owner() -> None:
     captures = (("user_id", b"u2"), ("other_id", b"u1"))
     assert authorize(route(OWNER), captures, PLAIN) is not None
 
 
-def test_an_owner_without_its_capture_is_nobody() -> None:
+def test_an_owner_without_its_capture_admits_no_one() -> None:
     assert authorize(route(Requirement(owner="missing")), (("user_id", b"u1"),), PLAIN) is not None
 
 
@@ -129,7 +129,7 @@ def test_an_owner_without_its_capture_is_nobody() -> None:
         (NOBODY, "needs one of the roles (none); 'u1' has the roles guest"),
     ],
 )
-def test_a_refusal_says_privately_why_and_publicly_nothing(requirement: Requirement, reason: str) -> None:
+def test_a_refusal_states_its_reason_privately_only(requirement: Requirement, reason: str) -> None:
     refusal = authorize(route(requirement), (("user_id", b"u2"),), someone("guest"))
     assert refusal is not None
     assert refusal.reason == reason

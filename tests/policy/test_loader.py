@@ -91,7 +91,7 @@ def test_the_process_environment_is_taken_by_default(tmp_path: Path, monkeypatch
     assert load_configuration(written(tmp_path, GOOD)).policy.routes[3].upstream == "web"
 
 
-def test_what_a_route_does_not_say_is_the_safe_side() -> None:
+def test_the_defaults_of_a_route_are_strict() -> None:
     (route,) = policy_of([{"path": "/a"}]).routes
     assert route.authentication == "required"
     assert route.requirement is NOTHING_MORE
@@ -163,7 +163,7 @@ def test_two_routes_for_the_same_requests_are_an_error_that_names_both(
         ({"path": "/a"}, {"path": "/a", "shadow": True}),
     ],
 )
-def test_routes_that_can_be_told_apart_stand_side_by_side(one: dict[str, object], other: dict[str, object]) -> None:
+def test_distinguishable_routes_can_stand_side_by_side(one: dict[str, object], other: dict[str, object]) -> None:
     assert problems_of([one, other]) == []
     assert problems_of([other, one]) == []
 
@@ -207,7 +207,7 @@ def test_a_name_that_another_route_has_by_default_is_an_error(name: str) -> None
         ({"path": "/a/{x}", "rewrite": "/{y}"}, "rewrite", "uses 'y', which is no capture of '/a/{x}'"),
     ],
 )
-def test_a_problem_of_a_route_is_told_at_its_key(route: dict[str, object], key: str, message: str) -> None:
+def test_a_problem_of_a_route_is_reported_at_its_key(route: dict[str, object], key: str, message: str) -> None:
     (problem,) = problems_of([route])
     assert problem.startswith(f"routes[0].{key}: {message}")
 
@@ -224,7 +224,7 @@ def test_a_host_that_no_request_can_have_is_an_error(host: str) -> None:
 
 
 @pytest.mark.parametrize("asks", [{"roles": ["admin"]}, {"owner": "x"}])
-def test_who_asks_for_somebody_lets_no_anonymous_caller_pass(asks: dict[str, object]) -> None:
+def test_a_route_that_names_an_owner_admits_no_anonymous_caller(asks: dict[str, object]) -> None:
     (route,) = policy_of([{"path": "/{x}", "auth": "optional", **asks}]).routes
     assert route.authentication == "required"
 

@@ -94,7 +94,7 @@ def test_a_pattern_means_its_decoded_segments(
         ("/x" * 65, "65 segments"),
     ],
 )
-def test_what_is_no_pattern_is_refused_with_its_reason(text: str, wrong: str) -> None:
+def test_an_invalid_pattern_is_refused_with_its_reason(text: str, wrong: str) -> None:
     with pytest.raises(PatternError) as caught:
         parse_pattern(text)
     assert wrong in caught.value.wrong
@@ -127,5 +127,5 @@ def test_the_names_of_captures_and_the_spelling_are_no_part_of_the_shape(one: st
         ("/users/me", "/users/me", True),
     ],
 )
-def test_a_pattern_covers_what_it_always_matches(one: str, other: str, covers: bool) -> None:
+def test_a_pattern_covers_the_paths_that_it_always_matches(one: str, other: str, covers: bool) -> None:
     assert parse_pattern(one).covers(parse_pattern(other)) is covers

@@ -38,7 +38,7 @@ from tests.support.waiting import cpu_within
         (["/", "/**"], b"/", "/"),
     ],
 )
-def test_the_most_specific_route_wins_whatever_the_order(routes: list[str], path: bytes, winner: str) -> None:
+def test_the_most_specific_route_wins_in_any_order(routes: list[str], path: bytes, winner: str) -> None:
     assert outcome(patterns(*routes), path) == winner
     assert outcome(patterns(*reversed(routes)), path) == winner
 
@@ -160,7 +160,7 @@ def test_the_path_picks_the_place_and_then_the_method_picks_the_route(
     assert outcome(TWO_PLACES, path, method) == expected
 
 
-def test_a_method_that_is_not_served_is_told_which_are_sorted() -> None:
+def test_an_unserved_method_is_refused_with_the_sorted_served_ones() -> None:
     with pytest.raises(Refusal) as caught:
         matched(TWO_PLACES, b"/orders/7", b"POST")
     assert caught.value.status == 405
@@ -309,7 +309,7 @@ REFUSED_IN_BOTH_MODES = [
 @pytest.mark.parametrize("pattern", ["/files/{name}", "/files/**", "/files/{name}/**"])
 @pytest.mark.parametrize("keeps", [False, True], ids=["reject", "keep"])
 @pytest.mark.parametrize("relaxed", [False, True], ids=["strict", "relaxed"])
-def test_what_the_mode_and_the_route_let_pass_together(pattern: str, keeps: bool, relaxed: bool) -> None:
+def test_forms_that_both_the_mode_and_the_route_allow(pattern: str, keeps: bool, relaxed: bool) -> None:
     encoded_slash = "keep" if keeps else "reject"
     policy = policy_of([{"path": pattern, "encoded_slash": encoded_slash}], relaxed=relaxed)
 

@@ -153,7 +153,7 @@ def keeping(template: str) -> Policy:
 @examples(400)
 @example([b"api..", b"x"], False, "/{**}")
 @example([b"%25", b"41"], True, "/{y}/{x}/")
-def test_what_is_sent_on_is_canonical_again(segments: list[bytes], slash: bool, template: str) -> None:
+def test_the_sent_path_is_canonical_again(segments: list[bytes], slash: bool, template: str) -> None:
     try:
         target = canonical_target(b"/api/" + b"/".join(segments) + (b"/" if slash else b""), relaxed=False)
     except Refusal:

@@ -49,7 +49,7 @@ def test_a_policy_without_shadow_rules_has_nothing_to_try() -> None:
         ("GET /auth/login", "- method_not_allowed"),
     ],
 )
-def test_a_shadow_rule_takes_what_it_would_take(request_line: str, outcome: str) -> None:
+def test_a_shadow_rule_matches_the_requests_of_a_real_one(request_line: str, outcome: str) -> None:
     policy = policy_of(
         [
             {"path": "/a", "methods": ["GET"]},

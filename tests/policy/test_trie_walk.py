@@ -14,7 +14,7 @@ from tests.policy.test_policy_properties import paths, policies, rank, split
 from tests.support.scale import examples
 
 
-def test_every_place_is_told_with_where_it_is() -> None:
+def test_every_place_is_listed_with_its_position() -> None:
     policy = policy_of(
         [
             {"path": "/a/{id}/**"},

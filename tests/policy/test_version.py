@@ -53,17 +53,17 @@ def version(folder: Path, text: str, **environment: str) -> str:
 
 
 @pytest.mark.parametrize("text", SAME.values(), ids=SAME)
-def test_what_changes_nothing_leaves_the_version(tmp_path: Path, text: str) -> None:
+def test_changes_without_effect_keep_the_version(tmp_path: Path, text: str) -> None:
     assert text != BASE
     assert version(tmp_path, text) == version(tmp_path, BASE)
 
 
 @pytest.mark.parametrize("text", OTHER.values(), ids=OTHER)
-def test_what_changes_the_policy_changes_the_version(tmp_path: Path, text: str) -> None:
+def test_changes_of_the_policy_change_the_version(tmp_path: Path, text: str) -> None:
     assert version(tmp_path, text) != version(tmp_path, BASE)
 
 
-def test_what_the_environment_says_counts(tmp_path: Path) -> None:
+def test_the_environment_takes_precedence(tmp_path: Path) -> None:
     assert version(tmp_path, BASE, API="http://127.0.0.1:9002") != version(tmp_path, BASE)
     assert version(tmp_path, BASE, API="http://127.0.0.1:9001") == version(tmp_path, BASE)
 

@@ -91,7 +91,7 @@ def test_a_slow_first_answer_keeps_its_place(gateway: Gateway, upstream: Recordi
     assert bytes(received.body) == b"body of the second"
 
 
-def test_what_the_parser_refuses_waits_for_its_turn(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_requests_that_the_parser_refuses_are_answered_in_order(gateway: Gateway, upstream: RecordingUpstream) -> None:
     held = HeldConnection(after=response(200, [], b"slow"))
     upstream.on("/public/slow", held)
     with gateway.caller() as caller:
@@ -181,7 +181,7 @@ def test_an_expected_continue_comes_once_the_request_is_admitted(
     assert bytes(upstream.requests[0].body) == b"hello"
 
 
-def test_who_expects_a_continue_may_send_without_it(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_a_client_that_expects_continue_can_send_without_it(gateway: Gateway, upstream: RecordingUpstream) -> None:
     received = passes(
         gateway, upstream, request("/public/x", method="POST", fields=["Expect: 100-continue"], body=b"hello")
     )
@@ -210,7 +210,7 @@ def test_an_own_endpoint_continues_too(gateway: Gateway) -> None:
         (["Content-Length: 2"], b"x", False),
     ],
 )
-def test_an_own_endpoint_that_answers_before_the_body_ends_says_whether_the_connection_goes_on(
+def test_a_built_in_endpoint_that_answers_before_the_body_ends_announces_the_state_of_the_connection(
     gateways: Gateways, sent: list[str], rest: bytes, closes: bool
 ) -> None:
     """RFC 9112 9.6: a client without a close announcement sends its next request, and loses it."""

@@ -100,7 +100,7 @@ def test_once_a_byte_of_the_response_has_come_nothing_is_retried(gateway: Gatewa
     assert len(upstream.requests) == 2
 
 
-def test_a_stale_connection_is_retried_once_and_not_for_ever(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_a_stale_connection_is_retried_once(gateway: Gateway, upstream: RecordingUpstream) -> None:
     upstream.on("/tight/x", in_turn(answer(), hang_up("fin")))
     assert gateway.get("/tight/x").status == 200
     with within(2.0):
@@ -143,7 +143,9 @@ def test_a_pool_that_stays_full_is_an_overload(gateway: Gateway, upstream: Recor
     assert len(upstream.requests) == 2
 
 
-def test_who_waits_is_served_in_order_and_who_left_is_not(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_waiting_requests_are_served_in_order_and_cancelled_ones_are_not(
+    gateway: Gateway, upstream: RecordingUpstream
+) -> None:
     held = HeldConnection(after=response(200, [], b"first"))
     upstream.on("/tight/held", held)
     with gateway.caller() as first, gateway.caller() as second, gateway.caller() as third, gateway.caller() as fourth:
@@ -188,7 +190,7 @@ def test_the_pool_is_whole_again_after_every_kind_of_end(gateway: Gateway, upstr
 
 @pytest.mark.parametrize("how", ["close", "reset"])
 @pytest.mark.parametrize("where", ["before the head", "amid a length", "amid chunks", "amid the upload"])
-def test_a_caller_who_leaves_takes_the_upstream_request_along(
+def test_a_disconnected_client_cancels_the_upstream_request(
     gateway: Gateway, upstream: RecordingUpstream, where: str, how: str
 ) -> None:
     data = request("/public/x")
@@ -213,7 +215,7 @@ def test_a_caller_who_leaves_takes_the_upstream_request_along(
     assert received.whole == (where != "amid the upload")
 
 
-def test_a_caller_who_leaves_takes_nobody_else_along(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_a_disconnected_client_affects_no_other(gateway: Gateway, upstream: RecordingUpstream) -> None:
     held = HeldConnection(after=response(200, [], b"still here"))
     upstream.on("/public/held", held)
     with gateway.caller() as staying, gateway.caller() as leaving:
@@ -245,7 +247,7 @@ POISONED = {
 
 
 @pytest.mark.parametrize(("method", "sent"), POISONED.values(), ids=POISONED)
-def test_what_an_upstream_says_too_much_answers_nobody(
+def test_surplus_bytes_of_an_upstream_answer_no_request(
     gateway: Gateway, upstream: RecordingUpstream, method: str, sent: bytes
 ) -> None:
     upstream.on("/tight/x", raw(sent))
@@ -261,7 +263,7 @@ def test_what_an_upstream_says_too_much_answers_nobody(
         assert upstream.requests[0].link is not upstream.requests[1].link
 
 
-def test_what_an_upstream_says_unasked_answers_nobody(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_unrequested_bytes_of_an_upstream_answer_no_request(gateway: Gateway, upstream: RecordingUpstream) -> None:
     """It arrives while the connection is idle; the next request must use another one."""
 
     async def later(exchange: Exchange) -> None:
@@ -296,7 +298,7 @@ LATE = {
 
 
 @pytest.mark.parametrize(("method", "first", "later"), LATE.values(), ids=LATE)
-def test_content_where_none_can_be_answers_nobody_however_late_it_comes(
+def test_content_of_a_response_without_content_answers_no_request_even_when_late(
     gateway: Gateway, upstream: RecordingUpstream, method: str, first: bytes, later: bytes
 ) -> None:
     """The next request arrives before the content, so only the announcement can warn."""
@@ -312,9 +314,7 @@ def test_content_where_none_can_be_answers_nobody_however_late_it_comes(
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("stray", [b"\r\n", b"\r", b"\n", b"\r\n\r\n", b"\n" + EVIL, b"\x00"])
-def test_a_body_is_what_its_length_says(
-    gateway: Gateway, upstream: RecordingUpstream, stray: bytes, late: bool
-) -> None:
+def test_a_body_ends_at_its_length(gateway: Gateway, upstream: RecordingUpstream, stray: bytes, late: bool) -> None:
     """The same head repeatedly, each time with too many bytes after its body."""
     sent = [response(200, ["X-A: 1"], b"hello"), stray]
     upstream.on("/tight/x", raw(*sent, pause=0.02) if late else raw(b"".join(sent)))
@@ -342,9 +342,7 @@ def test_a_bare_response_keeps_its_connection_until_a_byte_follows(
     assert gateway.get("/tight/next").body == b"upstream"
 
 
-def test_bytes_that_wait_unread_when_a_connection_is_taken_answer_nobody(
-    gateway: Gateway, upstream: RecordingUpstream
-) -> None:
+def test_unread_bytes_of_a_reused_connection_answer_no_request(gateway: Gateway, upstream: RecordingUpstream) -> None:
     """They arrive with the next request while the gateway is suspended, so it reads both at once."""
     if lacks(gateway.engine, "reuse"):
         pytest.skip("no connection is taken a second time")

@@ -175,7 +175,7 @@ UPSTREAMS_OWN = [
 ]
 
 
-def test_the_gateway_alone_says_who_may_read_an_answer(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_only_the_gateway_decides_on_reading_of_a_response(gateway: Gateway, upstream: RecordingUpstream) -> None:
     upstream.on("/pages/open/x", answer(200, UPSTREAMS_OWN, b"body"))
     found = gateway.get("/pages/open/x", f"Origin: {APP}")
     assert (found.status, found.body) == (200, b"body")
@@ -217,7 +217,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize(("method", "data", "status"), SHAPES, ids=["HEAD", "204", "304", "500", "chunked"])
-def test_every_kind_of_answer_says_it(
+def test_every_kind_of_response_carries_it(
     gateway: Gateway, upstream: RecordingUpstream, method: str, data: bytes, status: int
 ) -> None:
     upstream.on("/pages/open/x", raw(data))
@@ -266,7 +266,7 @@ def test_a_page_may_read_that_it_asked_too_often_and_preflights_are_not_counted(
         assert found.value("ratelimit-policy") == b'"address";q=2;w=3600'
 
 
-def test_a_refusal_on_another_route_says_nothing(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_a_refusal_on_another_route_carries_nothing(gateway: Gateway, upstream: RecordingUpstream) -> None:
     for path, status in (("/api/x", 401), ("/nowhere", 404), ("/auth/me", 401), ("/pages/%00", 400)):
         found = gateway.get(path, f"Origin: {APP}")
         assert (found.status, cors_of(found), vary_of(found)) == (status, {}, [])
@@ -320,7 +320,7 @@ async def switch(exchange: Exchange) -> None:
     await exchange.left()
 
 
-def test_the_answer_to_a_handshake_says_what_every_answer_says(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_the_response_to_a_handshake_carries_the_common_fields(gateway: Gateway, upstream: RecordingUpstream) -> None:
     upstream.on("/pages/socket", switch)
     found = gateway.get("/pages/socket", *HANDSHAKE, f"Origin: {APP}")
     assert (found.status, cors_of(found)) == (101, READABLE)

@@ -68,7 +68,7 @@ def test_chunk_extensions_of_the_upstream_end_here(
     assert not whole or b"".join(pieces) == b"ok"
 
 
-def test_an_engine_that_lacks_something_says_so_in_the_documentation() -> None:
+def test_differences_of_an_engine_are_documented() -> None:
     page = (PROJECT / "docs" / "engines.md").read_text()
     for difference in HTTPX:
         assert f"| {difference} |" in page

@@ -259,7 +259,7 @@ def test_a_refused_body_does_not_become_the_next_request(gateway: Gateway, upstr
     assert {one.target for one in upstream.requests} <= {b"/public/after"}
 
 
-def test_own_paths_answer_405_with_what_they_serve(gateway: Gateway) -> None:
+def test_built_in_paths_answer_405_with_their_methods(gateway: Gateway) -> None:
     for path, method, allow in (
         ("/auth/login", "GET", b"POST"),
         ("/auth/register", "DELETE", b"POST"),

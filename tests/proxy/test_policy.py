@@ -22,7 +22,7 @@ MATRIX = {
 
 
 @pytest.mark.parametrize("path", MATRIX)
-def test_who_reaches_what(gateway: Gateway, upstream: RecordingUpstream, sign_in: SignIn, path: str) -> None:
+def test_access_of_each_caller(gateway: Gateway, upstream: RecordingUpstream, sign_in: SignIn, path: str) -> None:
     for name, status in MATRIX[path].items():
         data = request(path, fields=[sign_in(name).line] if name else [])
         if status == 200:
@@ -31,9 +31,7 @@ def test_who_reaches_what(gateway: Gateway, upstream: RecordingUpstream, sign_in
             refuses(gateway, upstream, data, status, "token_missing" if status == 401 else "forbidden")
 
 
-def test_an_owner_passes_and_nobody_else(
-    gateway: Gateway, upstream: RecordingUpstream, user: Account, admin: Account
-) -> None:
+def test_only_an_owner_passes(gateway: Gateway, upstream: RecordingUpstream, user: Account, admin: Account) -> None:
     for path in (f"/users/{user.id}/x", f"/users/{user.id}", f"/mine/{user.id}"):
         passes(gateway, upstream, request(path, fields=[user.line]))
     passes(gateway, upstream, request(f"/users/{user.id}/x", fields=[admin.line]))

@@ -30,7 +30,7 @@ def test_the_same_fields_with_another_line_are_another_request(gateway: Gateway,
     assert len({one.values("x-request-id")[0] for one in upstream.requests}) == 5
 
 
-def test_every_repetition_is_decided_anew(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_every_repetition_is_decided_again(gateway: Gateway, upstream: RecordingUpstream) -> None:
     """CVE-2021-32701: results of one request must not allow another one."""
     account = gateway.newcomer()
     with gateway.caller() as caller:
@@ -184,7 +184,7 @@ FIELDS: list[list[str]] = [
 
 @pytest.mark.parametrize("fields", FIELDS)
 @pytest.mark.parametrize("trusts", [False, True])
-def test_what_is_sent_on_is_that_of_this_route_and_this_request(
+def test_the_sent_request_is_that_of_its_route(
     gateway: Gateway, trusting: Gateway, upstream: RecordingUpstream, fields: list[str], trusts: bool
 ) -> None:
     """The cached parts of a repeated block were made for another route and must not appear in this request."""

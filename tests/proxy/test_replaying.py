@@ -24,7 +24,7 @@ def replayed(gateway: Gateway, policy: Path, wanted: int) -> ReplayReport:
     return replay.report
 
 
-def test_what_was_logged_would_not_change_under_the_same_policy(
+def test_logged_decisions_would_not_change_under_the_same_policy(
     gateways: Gateways, face: Face, user: Account, admin: Account
 ) -> None:
     gateway = gateways.gateway("replayed", face, observability={"access_log": "json"})
@@ -37,9 +37,7 @@ def test_what_was_logged_would_not_change_under_the_same_policy(
     assert report.replayed >= len(PATHS) * len(callers) * 2
 
 
-def test_what_is_different_in_another_policy_is_found(
-    gateways: Gateways, face: Face, user: Account, tmp_path: Path
-) -> None:
+def test_differences_of_another_policy_are_found(gateways: Gateways, face: Face, user: Account, tmp_path: Path) -> None:
     gateway = gateways.gateway("replayed-otherwise", face, observability={"access_log": "json"})
     assert gateway.get("/public/a").status == 200
     assert gateway.get("/admin/x", user.line).status == 403

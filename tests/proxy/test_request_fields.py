@@ -50,7 +50,7 @@ def test_end_to_end_fields_are_sent_on_in_order_with_duplicates(
     assert theirs(received) == [(name.lower().encode(), value.encode()) for name, value in sent]
 
 
-def test_nothing_is_added_that_the_caller_did_not_say(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_no_field_is_added_that_the_client_did_not_send(gateway: Gateway, upstream: RecordingUpstream) -> None:
     received = passes(gateway, upstream, request("/public/x"))
     assert theirs(received) == []
     names = [name.lower() for name, _ in received.fields]
@@ -109,7 +109,7 @@ def test_hop_by_hop_fields_end_here(gateway: Gateway, upstream: RecordingUpstrea
         assert value.encode() not in received.head
 
 
-def test_what_connection_names_ends_here(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_fields_named_by_connection_are_not_forwarded(gateway: Gateway, upstream: RecordingUpstream) -> None:
     fields = [
         "X-One: 1",
         "Connection: X-One, keep-alive ,x-TWO,,",
@@ -165,7 +165,7 @@ def test_an_absolute_target_is_sent_on_in_origin_form(gateway: Gateway, upstream
 # ---- X-Forwarded-*, Forwarded, Via
 
 
-def test_what_is_known_of_the_caller_is_said_afresh(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_identity_headers_are_set_again(gateway: Gateway, upstream: RecordingUpstream) -> None:
     received = passes(gateway, upstream, request("/public/x", host="gateway.test:8443"))
     assert received.values("x-forwarded-for") == [b"127.0.0.1"]
     assert received.values("x-forwarded-proto") == [b"http"]
@@ -177,7 +177,9 @@ def listed(received: Received, name: str) -> list[bytes]:
     return [member.strip() for value in received.values(name) for member in value.split(b",")]
 
 
-def test_what_a_trusted_proxy_said_is_kept_and_continued(trusting: Gateway, upstream: RecordingUpstream) -> None:
+def test_forwarding_fields_of_a_trusted_proxy_are_kept_and_continued(
+    trusting: Gateway, upstream: RecordingUpstream
+) -> None:
     fields = [
         "X-Forwarded-For: 203.0.113.7",
         "X-Forwarded-Proto: https",
@@ -196,7 +198,7 @@ def test_what_a_trusted_proxy_said_is_kept_and_continued(trusting: Gateway, upst
     assert received.values("x-real-ip") == [b"203.0.113.7"]
 
 
-def test_even_a_trusted_proxy_does_not_say_who_the_caller_is(trusting: Gateway, upstream: RecordingUpstream) -> None:
+def test_even_a_trusted_proxy_cannot_set_identity_headers(trusting: Gateway, upstream: RecordingUpstream) -> None:
     fields = ["X-User-Id: root", "x_user_roles: admin", "X.User.Email: a@b"]
     received = passes(trusting, upstream, request("/public/x", fields=fields))
     for name in ("x-user-id", "x-user-roles", "x-user-email"):
@@ -464,7 +466,7 @@ def test_a_method_that_has_no_body_may_have_one(gateway: Gateway, upstream: Reco
     assert (received.method, bytes(received.body)) == (method.encode(), b"body")
 
 
-def test_a_request_without_a_body_says_nothing_of_one(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_a_request_without_a_body_has_no_body_framing(gateway: Gateway, upstream: RecordingUpstream) -> None:
     for method in ("GET", "POST", "DELETE"):
         received = passes(gateway, upstream, request("/public/x", method=method))
         assert received.framing in (("none",) if method != "POST" else ("none", "length"))

@@ -94,7 +94,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("sent", NOT_HTTP)
-def test_another_protocol_is_told_apart_from_bad_http(sent: bytes) -> None:
+def test_another_protocol_is_distinguished_from_bad_http(sent: bytes) -> None:
     """A target that speaks another protocol fails every request. A malformed head can belong to one resource."""
     with pytest.raises(NotHttp):
         ResponseHeadReader(64 * KIB).read(sent)
@@ -138,7 +138,7 @@ KEPT_ALIVE = {
 
 
 @pytest.mark.parametrize(("lines", "expected"), KEPT_ALIVE.items())
-def test_the_connection_persists_as_rfc_9112_says(lines: bytes, expected: bool) -> None:
+def test_the_connection_persists_by_rfc_9112(lines: bytes, expected: bool) -> None:
     assert head_of(lines + b"\r\n").keeps_alive is expected
 
 
@@ -189,7 +189,7 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("sent", ENDLESS.values(), ids=ENDLESS)
-def test_what_may_precede_a_head_is_bounded(sent: bytes) -> None:
+def test_bytes_before_a_head_are_bounded(sent: bytes) -> None:
     with cpu_within(0.1):
         heads, _, fault = read(sent * (256 * KIB // len(sent)))
     assert fault == "ResponseFault"

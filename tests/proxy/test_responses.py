@@ -211,7 +211,7 @@ def test_no_content_has_none(gateway: Gateway, upstream: RecordingUpstream, stat
         assert caller.receive().body == b"upstream"
 
 
-def test_a_304_may_tell_the_length_of_its_200(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_a_304_can_carry_the_length_of_its_200(gateway: Gateway, upstream: RecordingUpstream) -> None:
     upstream.on("/public/x", raw(response(304, ["Content-Length: 9000", 'ETag: "x"'], None)))
     with gateway.caller() as caller:
         caller.send(request("/public/x", fields=['If-None-Match: "x"']))

@@ -44,7 +44,7 @@ def test_any_other_host_is_misdirected(gateway: Gateway, upstream: RecordingUpst
 @pytest.mark.parametrize(
     "target", ["/_gateway/health", "/_gateway/ready", "/_gateway/metrics", "/.well-known/jwks.json"]
 )
-def test_what_machines_ask_for_by_address_is_served_at_any_host(gateway: Gateway, target: str) -> None:
+def test_endpoints_for_machines_are_served_at_any_host(gateway: Gateway, target: str) -> None:
     for host in ("10.1.2.3:8000", "gateway", "api.example.com"):
         assert gateway.ask(request(target, host=host)).status == 200
 

@@ -37,7 +37,7 @@ def grown(before: dict[str, float], after: dict[str, float]) -> dict[str, float]
     return {decision: number for decision, number in more.items() if number}
 
 
-def test_who_would_be_shut_out_is_let_in_and_counted(
+def test_an_admission_that_would_be_refused_is_counted(
     gateway: Gateway, upstream: RecordingUpstream, user: Account, admin: Account
 ) -> None:
     before = counted(gateway, "close-it")
@@ -48,7 +48,7 @@ def test_who_would_be_shut_out_is_let_in_and_counted(
     eventually(lambda: grown(before, counted(gateway, "close-it")) == wanted)
 
 
-def test_who_would_be_let_in_is_shut_out_and_counted(
+def test_a_refusal_that_would_be_admitted_is_counted(
     gateway: Gateway, upstream: RecordingUpstream, user: Account
 ) -> None:
     before = counted(gateway, "open-it")
@@ -58,7 +58,7 @@ def test_who_would_be_let_in_is_shut_out_and_counted(
     eventually(lambda: grown(before, counted(gateway, "open-it")) == {"token_missing": 1, "allowed": 1})
 
 
-def test_a_method_that_the_rule_would_not_serve_is_told_as_its_decision(gateway: Gateway) -> None:
+def test_a_method_that_the_rule_would_not_serve_is_reported_as_its_decision(gateway: Gateway) -> None:
     before = counted(gateway, "only-get")
     assert gateway.post("/tried/all/x", b"").status == 200
     assert gateway.post("/tried/all/y", b"").status == 200
@@ -71,14 +71,14 @@ def test_a_rule_where_nothing_is_served_serves_nothing(gateway: Gateway) -> None
     eventually(lambda: grown(before, counted(gateway, "alone")) == {"allowed": 1})
 
 
-def test_a_user_who_is_not_at_hand_is_looked_up_beside_the_request(gateway: Gateway) -> None:
+def test_an_uncached_user_is_looked_up_beside_the_request(gateway: Gateway) -> None:
     newcomer = gateway.newcomer()
     before = counted(gateway, "close-it")
     assert gateway.get("/tried/open/admin", newcomer.line).status == 200
     eventually(lambda: grown(before, counted(gateway, "close-it")) == {"forbidden": 1})
 
 
-def test_a_difference_is_told_once_a_minute(gateway: Gateway, user: Account) -> None:
+def test_a_difference_is_reported_once_a_minute(gateway: Gateway, user: Account) -> None:
     for _ in range(20):
         gateway.get("/tried/open/admin", user.line)
 
@@ -96,7 +96,7 @@ def test_a_difference_is_told_once_a_minute(gateway: Gateway, user: Account) -> 
     )
 
 
-def test_what_no_shadow_rule_is_about_is_not_counted(gateway: Gateway) -> None:
+def test_requests_outside_of_shadow_rules_are_not_counted(gateway: Gateway) -> None:
     rules = ("close-it", "open-it", "only-get", "alone")
     before = [counted(gateway, rule) for rule in rules]
     for path in ("/tried/open/other", "/public/x", "/nowhere", "/auth/me", "/tried/open/%00"):

@@ -58,7 +58,7 @@ def test_an_idle_gateway_ends_at_once(
     assert not unhandled(gateway)
 
 
-def test_what_runs_is_finished_before_the_end(
+def test_running_evaluations_finish_before_shutdown(
     brief: Callable[[Face], Gateway], face: Face, upstream: RecordingUpstream
 ) -> None:
     """A response not begun, a response half sent, and an upload half received."""

@@ -215,7 +215,7 @@ def ended_here(gateway: Gateway, upstream: RecordingUpstream, data: bytes) -> An
 # ---- the fields of a TRACE
 
 
-def test_a_trace_carries_no_proof_of_who_calls(gateways: Gateways, face: Face, upstream: RecordingUpstream) -> None:
+def test_a_trace_carries_no_proof_of_identity(gateways: Gateways, face: Face, upstream: RecordingUpstream) -> None:
     """Its response shows the request to the client, which could present the assertion to the upstream elsewhere."""
     gateway = gateways.gateway("proving", face, identity={"assertion": {"header": "X-Identity-Token", "ttl": "60s"}})
     line = gateway.login("user@example.com").line

@@ -95,7 +95,7 @@ async def _flood(far: socket.socket, data: bytes) -> None:
 FLOOD = encode(Frame(BINARY, b"x" * MiB)) * 16
 
 
-def test_who_takes_nothing_for_a_minute_is_cut_off(run: Run) -> None:
+def test_a_peer_that_reads_nothing_for_a_minute_is_cut_off(run: Run) -> None:
     async def scenario() -> None:
         async with harness() as each:
             flooding = asyncio.create_task(_flood(each.upstream, FLOOD))
@@ -110,7 +110,7 @@ def test_who_takes_nothing_for_a_minute_is_cut_off(run: Run) -> None:
     run(scenario())
 
 
-def test_who_takes_a_little_has_another_minute(run: Run) -> None:
+def test_a_peer_that_reads_a_little_gets_another_minute(run: Run) -> None:
     async def scenario() -> None:
         async with harness() as each:
             flooding = asyncio.create_task(_flood(each.upstream, FLOOD))
@@ -137,7 +137,7 @@ async def _settled(each: Rig) -> None:
         await asyncio.sleep(0.05)
 
 
-def test_who_has_nothing_to_take_may_be_silent_for_ever(run: Run) -> None:
+def test_a_peer_without_pending_data_can_be_silent_without_limit(run: Run) -> None:
     async def scenario() -> None:
         async with harness() as each:
             for now in (0.0, 1e3, 1e6, 1e9):
@@ -148,7 +148,7 @@ def test_who_has_nothing_to_take_may_be_silent_for_ever(run: Run) -> None:
     run(scenario())
 
 
-def test_the_last_words_of_an_upstream_are_not_kept_for_ever(run: Run) -> None:
+def test_the_last_data_of_an_upstream_are_not_kept_without_limit(run: Run) -> None:
     """It has disconnected, and the client does not read its last bytes."""
 
     async def scenario() -> None:
@@ -171,7 +171,7 @@ async def _flood_some(far: socket.socket) -> None:
             await _flood(far, FLOOD)
 
 
-def test_the_kernel_is_asked_to_notice_who_vanished(run: Run) -> None:
+def test_the_kernel_probes_for_vanished_peers(run: Run) -> None:
     async def scenario() -> None:
         async with harness() as each:
             for end in (each.tunnel.caller, each.tunnel.upstream):
@@ -181,7 +181,7 @@ def test_the_kernel_is_asked_to_notice_who_vanished(run: Run) -> None:
     run(scenario())
 
 
-def test_what_came_early_goes_first_and_is_counted(run: Run) -> None:
+def test_early_bytes_are_sent_first_and_counted(run: Run) -> None:
     async def scenario() -> None:
         early = encode(Frame(BINARY, b"early"), masked=True), encode(Frame(BINARY, b"bird"))
         async with harness(early=early) as each:
@@ -199,7 +199,7 @@ def test_what_came_early_goes_first_and_is_counted(run: Run) -> None:
     run(scenario())
 
 
-def test_goodbye_is_said_once(run: Run) -> None:
+def test_the_close_frame_is_sent_once(run: Run) -> None:
     async def scenario() -> None:
         async with harness() as each:
             each.tunnel.close(1008, "token_expired")
@@ -215,7 +215,7 @@ def test_goodbye_is_said_once(run: Run) -> None:
     run(scenario())
 
 
-def test_goodbye_reaches_who_is_left(run: Run) -> None:
+def test_the_close_frame_reaches_the_remaining_side(run: Run) -> None:
     """One side has disconnected, the other has not read its last bytes."""
 
     async def scenario() -> None:
@@ -231,7 +231,7 @@ def test_goodbye_reaches_who_is_left(run: Run) -> None:
     run(scenario())
 
 
-def test_who_is_still_taking_the_last_words_gets_them_whole(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_peer_that_still_reads_gets_the_last_data_whole(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     """The upstream has disconnected between two frames, and the client's connection closes after its unsent bytes."""
 
     async def scenario() -> None:

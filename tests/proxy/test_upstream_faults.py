@@ -75,7 +75,7 @@ def test_an_upstream_that_cannot_prove_its_name_gets_nothing(
 
 
 @pytest.mark.parametrize("case", INVALID, ids=named)
-def test_what_is_no_response_is_a_clear_refusal(gateway: Gateway, upstream: RecordingUpstream, case: Invalid) -> None:
+def test_an_invalid_response_is_a_clear_refusal(gateway: Gateway, upstream: RecordingUpstream, case: Invalid) -> None:
     """The connection is not reused."""
     upstream.on("/public/x", raw(case.sent))
     assert gateway.get("/public/x").refused() == UPSTREAM_INVALID
@@ -143,7 +143,7 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize(("first", "on_and_on"), ENDLESS.values(), ids=ENDLESS)
-def test_an_endless_part_of_a_response_is_cut_off_and_holds_nobody_up(
+def test_an_endless_part_of_a_response_is_cut_off_and_delays_no_other(
     gateway: Gateway, upstream: RecordingUpstream, first: bytes, on_and_on: bytes
 ) -> None:
     sent = 0
@@ -253,7 +253,7 @@ def test_a_broken_response_is_never_a_truncated_success(
 
 
 @pytest.mark.parametrize("case", BROKEN, ids=named)
-def test_where_the_caller_could_not_tell_otherwise_it_is_a_reset(
+def test_a_broken_response_of_unknown_length_is_a_reset(
     gateway: Gateway, upstream: RecordingUpstream, case: Broken
 ) -> None:
     """HTTP/1.0: without a length a FIN is a clean end."""

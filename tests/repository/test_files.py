@@ -74,7 +74,7 @@ def test_the_manifests_run_the_image_of_this_version() -> None:
     assert tags == {PROJECT["version"]}
 
 
-def test_no_file_tells_to_install_the_project_of_another_author() -> None:
+def test_no_file_refers_to_a_project_of_another_author() -> None:
     """`gateway` on the package index belongs to another project."""
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     files = [ROOT / name for name in tracked.split("\0") if Path(name).suffix in (".md", ".py", ".yml", ".yaml", "")]

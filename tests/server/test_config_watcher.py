@@ -59,7 +59,7 @@ CHANGES: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_change_is_told_once_it_stands_still_and_once_only(path: Path, change: Callable[[Path], None]) -> None:
+def test_a_change_is_reported_once_after_it_is_stable(path: Path, change: Callable[[Path], None]) -> None:
     watcher = Watcher(path)
     assert watcher.looks(2) == [False, False]
     change(path)

@@ -65,7 +65,7 @@ def test_neither_a_name_nor_a_home_is_needed_for_postgresql(home: list[str], tmp
     assert gateway.stop() == 0
 
 
-def test_an_address_without_a_user_says_what_is_missing(home: list[str], tmp_path: Path) -> None:
+def test_an_address_without_a_user_is_reported_with_the_missing_part(home: list[str], tmp_path: Path) -> None:
     done = _run(home, _configuration(tmp_path, database="postgresql://127.0.0.1:1/db"), tmp_path, "users", "list")
     assert done.returncode == 2
     assert "the address names no user, and the user id 54321 has no name here" in done.stderr
@@ -79,7 +79,7 @@ MODES = {0o600: (True, ""), 0o640: (False, "group"), 0o660: (False, "group"), 0o
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_volume_of_a_group_is_accepted_only_where_that_is_said(tmp_path: Path, mode: int) -> None:
+def test_a_volume_of_a_group_is_accepted_only_if_configured(tmp_path: Path, mode: int) -> None:
     plain, accepted = MODES[mode]
     gateway = Gateway("serve", _configuration(tmp_path), tmp_path)
     gateway.start().stop()

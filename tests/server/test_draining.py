@@ -167,7 +167,7 @@ def test_pipelined_requests_behind_the_one_that_runs_are_not_begun(start: Start,
 # ---- the drain timeout
 
 
-def test_whoever_is_stuck_is_cut_off_after_the_drain(start: Start, fleet: Fleet) -> None:
+def test_a_stuck_client_is_cut_off_after_the_drain(start: Start, fleet: Fleet) -> None:
     fleet.behave(lambda served: None)
     gateway = start({"web": fleet.urls}, server={"drain": "1s"})
     with gateway.caller() as caller:
@@ -181,7 +181,7 @@ def test_whoever_is_stuck_is_cut_off_after_the_drain(start: Start, fleet: Fleet)
             caller.receive()
 
 
-def test_with_a_drain_of_nothing_nobody_is_waited_for(start: Start, fleet: Fleet) -> None:
+def test_with_a_drain_of_zero_no_client_is_awaited(start: Start, fleet: Fleet) -> None:
     fleet.behave(lambda served: None)
     gateway = start({"web": fleet.urls}, server={"drain": "0s"})
     with gateway.caller() as caller, within(3.0):
@@ -204,7 +204,7 @@ def test_a_second_signal_ends_it_at_once(start: Start, fleet: Fleet, second: sig
         assert gateway.wait() == 1
 
 
-def test_a_caller_who_takes_nothing_does_not_hold_up_the_end(start: Start, fleet: Fleet) -> None:
+def test_a_client_that_reads_nothing_does_not_delay_the_end(start: Start, fleet: Fleet) -> None:
     size = 16 * MiB
     fleet.behave(lambda served: served.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size))
     gateway = start({"web": fleet.urls}, server={"drain": "1s"})
@@ -219,7 +219,7 @@ def test_a_caller_who_takes_nothing_does_not_hold_up_the_end(start: Start, fleet
 # ---- startup
 
 
-def test_a_port_in_use_is_told_in_one_line(start: Start, fleet: Fleet) -> None:
+def test_a_port_in_use_is_reported_in_one_line(start: Start, fleet: Fleet) -> None:
     gateway = start({"web": fleet.urls})
     port = str(gateway.address[1])
     done = launcher.run(["-m", "gateway", "serve", "--config", str(gateway.config), "--port", port])

@@ -264,9 +264,7 @@ def test_the_size_of_the_process_is_that_of_its_memory() -> None:
 
 
 @pytest.mark.parametrize("owns_process", [False, True])
-async def test_an_application_says_when_to_search_only_where_the_process_is_its_own(
-    tmp_path: Path, owns_process: bool
-) -> None:
+async def test_an_application_sets_the_collector_only_in_its_own_process(tmp_path: Path, owns_process: bool) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(f"storage: {{database: 'sqlite:///{tmp_path}/gateway.db'}}\n")
     app = create_app(load_configuration(file, {}), owns_process=owns_process)

@@ -99,7 +99,7 @@ class Signed:
             await asyncio.sleep(0.1)
 
 
-async def test_a_rotation_under_load_refuses_nobody_on_any_worker_of_two_replicas(
+async def test_a_rotation_under_load_refuses_no_request_on_any_worker_of_two_replicas(
     start: Start, fleet: Fleet, lasting_valkey: ValkeyServer, tmp_path: Path
 ) -> None:
     """The documented steps: second, first, removed. All replicas are reloaded before the next step."""
@@ -149,7 +149,7 @@ def test_a_key_that_is_new_and_signs_at_once_is_warned_of(start: Start, fleet: F
 # ---- a removed key
 
 
-def test_what_a_key_has_signed_is_refused_at_once_when_it_is_gone(start: Start, fleet: Fleet, tmp_path: Path) -> None:
+def test_tokens_of_a_removed_key_are_refused_at_once(start: Start, fleet: Fleet, tmp_path: Path) -> None:
     """Including tokens verified before and cached. They are valid again if the key returns."""
     old, new = made_key(tmp_path, "k1"), made_key(tmp_path, "k2")
     gateway = start({"web": fleet.urls}, routes=[MINE], tokens={"keys": [old, new]})
@@ -251,7 +251,7 @@ def test_the_key_that_was_made_outlives_reloads_and_can_be_rotated_away(
     assert signer_of(gateway.login(ann.email).token) == "k2"
 
 
-def test_what_tokens_say_of_roles_follows_the_file(start: Start, fleet: Fleet) -> None:
+def test_roles_in_tokens_follow_the_file(start: Start, fleet: Fleet) -> None:
     """The declared roles, their implications, and whether tokens contain them."""
     gateway = start(
         {"web": fleet.urls},

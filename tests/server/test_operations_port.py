@@ -63,7 +63,7 @@ def test_nothing_else_is_served_there(gateway: Gateway, fleet: Fleet) -> None:
     assert gateway.get("/.well-known/jwks.json").status == 200
 
 
-def test_what_came_to_either_door_is_counted(gateway: Gateway) -> None:
+def test_connections_to_either_listener_are_counted(gateway: Gateway) -> None:
     gateway.get("/web/x")
     page = at_operations(gateway, "/_gateway/metrics").body.decode()
     assert 'route="/web/**"' in page
@@ -110,7 +110,7 @@ def test_every_worker_answers_there(start: Start, fleet: Fleet, lasting_valkey: 
     assert gateway.wait() == 0
 
 
-def test_a_port_in_use_is_told_by_its_key(start: Start, fleet: Fleet, tmp_path: Path, gateway: Gateway) -> None:
+def test_a_port_in_use_is_reported_by_its_key(start: Start, fleet: Fleet, tmp_path: Path, gateway: Gateway) -> None:
     server = {"operations_port": gateway.operations[1], "port": free_port()}  # type: ignore[index]
     done = command(write_configuration(tmp_path, small(tmp_path, {"web": fleet.urls}, server=server)), "serve")
     assert done.returncode == 2

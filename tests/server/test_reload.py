@@ -274,7 +274,7 @@ def test_the_checks_of_removed_upstreams_end_and_those_of_new_ones_begin(start: 
     assert fleet["a"].requests == seen
 
 
-def test_what_is_known_of_a_target_stays_known(start: Start, fleet: Fleet) -> None:
+def test_the_state_of_a_target_survives_a_reload(start: Start, fleet: Fleet) -> None:
     """A reload does not make an ejected target available."""
     fleet["a"].behaviour = lambda served: served.send(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")
     eject = {"failures": 1, "for": "1m", "statuses": [503]}
@@ -288,7 +288,7 @@ def test_what_is_known_of_a_target_stays_known(start: Start, fleet: Fleet) -> No
 # ---- invalid files
 
 
-def test_a_broken_file_changes_nothing_and_every_problem_is_told(start: Start, fleet: Fleet) -> None:
+def test_a_broken_file_changes_nothing_and_every_problem_is_reported(start: Start, fleet: Fleet) -> None:
     gateway = start({"web": fleet.urls})
     good = configuration_of(gateway)
     broken = with_route(good, path="/new", upstream="nowhere", roles=["x"])
@@ -312,7 +312,7 @@ def test_a_broken_file_changes_nothing_and_every_problem_is_told(start: Start, f
     assert gateway.get("/new").status == 200
 
 
-def test_what_is_no_configuration_at_all_changes_nothing(start: Start, fleet: Fleet) -> None:
+def test_a_file_that_is_no_configuration_changes_nothing(start: Start, fleet: Fleet) -> None:
     gateway = start({"web": fleet.urls})
     good = configuration_of(gateway)
     for given in ("server: [", "", "- 1", "\x00", "a: &a [*a]", "routes: 7"):
@@ -522,7 +522,7 @@ def test_a_renewed_certificate_is_used(start: Start, tmp_path: Path) -> None:
 # ---- unusual times
 
 
-def test_a_reload_during_the_drain_is_not_obeyed_and_harms_nobody(start: Start, fleet: Fleet) -> None:
+def test_a_reload_during_the_drain_is_ignored(start: Start, fleet: Fleet) -> None:
     held: list[Served] = []
     fleet.behave(held.append)
     gateway = start({"web": fleet.urls})

@@ -95,7 +95,7 @@ def replaced(gateway: Gateway, dead: psutil.Process) -> None:
 # ---- as one
 
 
-def test_all_workers_serve_and_tell_of_themselves(crew: Crew) -> None:
+def test_all_workers_serve_and_report_their_own_process(crew: Crew) -> None:
     gateway = crew()
     eventually(lambda: all_serve(gateway))
     assert gateway.log().count("listening on http://") == 1
@@ -114,7 +114,7 @@ def test_a_change_at_one_worker_is_seen_by_the_other(crew: Crew) -> None:
         assert gateway.get("/users/x", account.line).refused() == (401, "token_revoked")
 
 
-def test_every_worker_tells_the_metrics_of_all_and_a_death_takes_nothing_back(crew: Crew) -> None:
+def test_every_worker_reports_the_metrics_of_all_and_a_death_loses_none(crew: Crew) -> None:
     gateway = crew()
     eventually(lambda: all_serve(gateway))
     before = metric(gateway, "gateway_requests_total", route=WEB)
@@ -165,7 +165,7 @@ def test_a_replaced_worker_has_the_newest_configuration(crew: Crew) -> None:
     assert statuses(gateway, "/new") == {200}
 
 
-def test_a_replaced_worker_is_like_the_others_in_what_takes_a_restart(crew: Crew, tmp_path: Path) -> None:
+def test_a_replaced_worker_keeps_the_settings_that_need_a_restart(crew: Crew, tmp_path: Path) -> None:
     """Otherwise a crash would leave two workers with different databases."""
     gateway = crew()
     changed = with_route(configuration_of(gateway), path="/new")
@@ -219,7 +219,7 @@ def test_a_reload_while_a_worker_is_still_starting_is_obeyed_then(crew: Crew) ->
         assert gateway.log().count("the new configuration is in force") - before in (1, 2)
 
 
-def test_a_broken_file_is_told_once_and_changes_nothing(crew: Crew) -> None:
+def test_a_broken_file_is_reported_once_and_changes_nothing(crew: Crew) -> None:
     gateway = crew()
     broken = configuration_of(gateway)
     broken["routes"][0]["upstream"] = "nowhere"
@@ -271,7 +271,7 @@ def running(crew: Crew, fleet: Fleet):  # type: ignore[no-untyped-def]
         caller.close()
 
 
-def test_callers_who_come_during_the_drain_are_turned_away_at_once(running) -> None:  # type: ignore[no-untyped-def]
+def test_clients_that_connect_during_the_drain_are_refused_at_once(running) -> None:  # type: ignore[no-untyped-def]
     """Otherwise a worker could accept them and let them wait for the end."""
     gateway, caller, answer = running()
     gateway.signal()
@@ -306,7 +306,7 @@ def test_a_signal_to_all_of_them_at_once_is_a_drain_like_any_other(running, numb
     assert gateway.wait() == 0
 
 
-def test_whoever_is_stuck_is_cut_off_after_the_drain(running) -> None:  # type: ignore[no-untyped-def]
+def test_a_stuck_client_is_cut_off_after_the_drain(running) -> None:  # type: ignore[no-untyped-def]
     gateway, caller, _ = running(server={"drain": "1s"})
     started = time.monotonic()
     gateway.signal()
@@ -348,7 +348,7 @@ def test_workers_do_not_outlive_the_process_that_watches_over_them(crew: Crew) -
     assert alive == []
 
 
-def test_a_worker_that_is_stopped_alone_is_replaced_and_the_other_takes_all_callers_meanwhile(crew: Crew) -> None:
+def test_a_worker_that_is_stopped_alone_is_replaced_and_the_other_serves_all_clients(crew: Crew) -> None:
     gateway = crew()
     stopped = workers_of(gateway)[0]
     stopped.terminate()
@@ -388,7 +388,7 @@ def test_several_workers_need_redis(fleet: Fleet, tmp_path: Path) -> None:
     assert "storage.redis" in done.stderr
 
 
-def test_a_port_in_use_is_told_once(crew: Crew, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_once(crew: Crew, tmp_path: Path) -> None:
     gateway = crew()
     configuration = configuration_of(gateway)
     configuration["server"]["port"] = gateway.address[1]

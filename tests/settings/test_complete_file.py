@@ -147,7 +147,7 @@ def test_durations_are_seconds_and_sizes_are_bytes() -> None:
     assert settings.observability.operations_allow == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
 
-def test_a_route_says_the_safe_side_where_nothing_is_written() -> None:
+def test_the_defaults_of_a_route_are_strict() -> None:
     route = settings_of("{upstreams: {web: 'http://h'}, routes: [{path: /a, upstream: web}]}").routes[0]
 
     assert (route.auth, route.roles, route.owner, route.methods) == ("required", None, None, None)
@@ -155,7 +155,7 @@ def test_a_route_says_the_safe_side_where_nothing_is_written() -> None:
     assert (route.max_body, route.response_timeout) == (None, UNSET)
 
 
-def test_a_route_has_what_is_written() -> None:
+def test_a_route_has_its_configured_values() -> None:
     public, orders, users = settings_of(EVERYTHING).routes
 
     assert public.auth == "none"

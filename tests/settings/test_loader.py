@@ -138,9 +138,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize(("key", "line", "column"), PLACES)
-def test_every_value_has_a_place_and_what_is_not_written_that_of_what_encloses_it(
-    key: str, line: int, column: int
-) -> None:
+def test_every_value_has_a_position_and_a_default_that_of_its_parent(key: str, line: int, column: int) -> None:
     text = (
         "server: {port: 81}\n"
         "upstreams:\n"
@@ -160,7 +158,7 @@ def test_every_value_has_a_place_and_what_is_not_written_that_of_what_encloses_i
     assert found == Position("gateway.yaml", line, column)
 
 
-def test_a_list_longer_than_places_can_tell_has_the_place_of_the_list() -> None:
+def test_a_list_longer_than_the_position_table_has_the_position_of_the_list() -> None:
     many = ", ".join(f"M{number}" for number in range(70_000))
     settings = settings_of(
         f"upstreams: {{web: 'http://h'}}\nroutes:\n- {{path: /a, upstream: web, methods: [{many}]}}\n"

@@ -161,7 +161,7 @@ def test_a_file_stands_for_its_stripped_content(tmp_path: Path, monkeypatch: pyt
     assert settings_of(f'tokens: {{issuer: "${{file:{tmp_path}/issuer}}"}}').tokens.issuer == "from a file"
 
 
-def test_what_comes_from_a_file_is_never_shown(tmp_path: Path) -> None:
+def test_values_from_a_file_are_never_shown(tmp_path: Path) -> None:
     (tmp_path / "port").write_text("hunter2")
 
     (problem,) = problems_of(f"server:\n  port: ${{file:{tmp_path}/port}}\n")
@@ -231,7 +231,7 @@ def test_a_literal_secret_is_warned_of_even_if_it_holds_an_escaped_placeholder()
     assert warning.startswith("1:52: tokens.keys[0].secret: is visible to")
 
 
-def test_the_draft_hides_what_was_put_in() -> None:
+def test_the_draft_hides_interpolated_values() -> None:
     draft = draft_of("storage:\n  database: ${DB}\n", {"DB": "postgresql://app:hunter2@db/app?sslpassword=hunter2"})
 
     assert draft.settings is not None

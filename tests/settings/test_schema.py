@@ -65,7 +65,7 @@ def test_every_key_has_a_description_and_its_default(section: Section[Any], key:
 
 
 @pytest.mark.parametrize(("section", "key"), KEYS)
-def test_every_default_is_what_reading_it_gives(section: Section[Any], key: Any) -> None:
+def test_every_default_equals_the_result_of_reading_it(section: Section[Any], key: Any) -> None:
     if key.is_required or key.default is UNSET:
         return
     reader = Reader("f", {})
@@ -113,7 +113,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_what_the_schema_refuses_the_reader_refuses_too(text: str) -> None:
+def test_values_that_the_schema_refuses_are_refused_by_the_reader(text: str) -> None:
     assert not jsonschema_rs.Draft202012Validator(json_schema()).is_valid(yaml.safe_load(text))
     assert problems_of(text)
 

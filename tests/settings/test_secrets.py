@@ -30,7 +30,7 @@ SHOWN = [
 
 
 @pytest.mark.parametrize(("text", "shown"), SHOWN)
-def test_of_a_secret_only_what_is_no_secret_is_shown(text: str, shown: str) -> None:
+def test_only_the_public_part_of_a_secret_is_shown(text: str, shown: str) -> None:
     secret = Secret(text)
 
     assert secret.shown == str(secret) == shown
@@ -54,7 +54,7 @@ def test_a_plain_secret_shows_nothing_of_itself(text: str) -> None:
     assert Secret(text.replace("://", "")).shown == HIDDEN
 
 
-def test_secrets_are_equal_by_what_they_hide() -> None:
+def test_secrets_are_compared_by_value() -> None:
     assert Secret("a") == Secret("a") != Secret("b")
     assert Secret("a") != "a"
     assert len({Secret("a"), Secret("a")}) == 1

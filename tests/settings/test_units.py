@@ -18,7 +18,7 @@ def test_a_duration_is_seconds(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", NO_DURATIONS)
-def test_what_is_no_duration_is_none(text: str) -> None:
+def test_an_invalid_duration_is_none(text: str) -> None:
     assert parse_duration(text) is None
 
 
@@ -28,7 +28,7 @@ def test_a_size_is_bytes(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", NO_SIZES)
-def test_what_is_no_size_is_none(text: str) -> None:
+def test_an_invalid_size_is_none(text: str) -> None:
     assert parse_size(text) is None
 
 

@@ -95,21 +95,21 @@ EMPTY = ["", "\n\n", "# nothing yet\n", "---\n", "---\n...\n", "null\n", "~\n"]
 
 
 @pytest.mark.parametrize(("text", "line"), SYNTAX)
-def test_what_is_no_yaml_is_explained(text: str, line: str) -> None:
+def test_invalid_yaml_is_explained(text: str, line: str) -> None:
     found = [str(problem).removeprefix("f:") for problem in read_content(text.encode(), "f", {}).problems]
 
     assert found[:1] == [line]
 
 
 @pytest.mark.parametrize("text", EMPTY)
-def test_an_empty_file_says_what_it_needs(text: str) -> None:
+def test_an_empty_file_is_reported_with_the_required_keys(text: str) -> None:
     (problem,) = draft_of(text).problems
 
     assert (problem.line, problem.column) == (1, 1)
     assert problem.message.startswith("is empty; it needs upstreams and routes (for example {upstreams: ")
 
 
-def test_what_an_empty_file_is_told_to_hold_is_sound() -> None:
+def test_the_example_for_an_empty_file_is_valid() -> None:
     (problem,) = draft_of("").problems
 
     assert settings_of(problem.message.partition("(for example ")[2].removesuffix(")")).routes
@@ -123,7 +123,7 @@ NOT_UTF8: list[tuple[bytes, str]] = [
 
 
 @pytest.mark.parametrize(("content", "line"), NOT_UTF8)
-def test_what_is_not_utf_8_is_explained_at_its_place(content: bytes, line: str) -> None:
+def test_invalid_utf_8_is_explained_at_its_position(content: bytes, line: str) -> None:
     assert [str(problem) for problem in read_content(content, "f", {}).problems] == [f"f:{line}"]
 
 
@@ -181,7 +181,7 @@ def test_the_default_tag_of_a_string_is_accepted() -> None:
     assert settings_of("tokens: {issuer: !!str 12, audience: ! 13}").tokens.issuer == "12"
 
 
-def test_a_file_is_read_without_libyaml_too_and_that_is_said(
+def test_a_file_is_read_without_libyaml_too_and_that_is_reported(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(yaml, "__with_libyaml__", False)

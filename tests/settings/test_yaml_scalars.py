@@ -59,7 +59,7 @@ def test_a_number_is_a_number(text: str, value: float) -> None:
 
 
 @pytest.mark.parametrize(("text", "value"), OTHERS)
-def test_a_word_of_the_core_schema_is_what_it_says(text: str, value: bool | None) -> None:
+def test_a_word_of_the_core_schema_has_its_value(text: str, value: bool | None) -> None:
     assert plain_value(text) is value
 
 
@@ -85,7 +85,7 @@ OLD_WORDS = st.sampled_from(STRINGS) | st.from_regex(
 
 
 @given(WORDS | OLD_WORDS)
-def test_a_word_means_what_the_core_schema_says(text: str) -> None:
+def test_a_word_has_the_meaning_of_the_core_schema(text: str) -> None:
     kinds = {NULL: type(None), BOOLEAN: bool, WHOLE: int, FRACTION: float}
     expected = next((kind for pattern, kind in kinds.items() if re.fullmatch(pattern, text)), str)
 
@@ -93,7 +93,7 @@ def test_a_word_means_what_the_core_schema_says(text: str) -> None:
 
 
 @given(OLD_WORDS)
-def test_what_yaml_1_1_turns_into_something_else_is_a_string_or_a_decimal_number(text: str) -> None:
+def test_values_that_yaml_1_1_converts_are_strings_or_decimal_numbers(text: str) -> None:
     value = plain_value(text)
 
     assert value == (int(text) if re.fullmatch(WHOLE, text) else text)

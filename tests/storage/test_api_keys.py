@@ -87,7 +87,7 @@ async def test_the_newest_key_comes_first_and_others_see_none_of_it(
     assert await keys.living(bob.id) == ()
 
 
-async def test_the_audit_trail_tells_of_a_key_and_nothing_that_opens_anything(
+async def test_the_audit_trail_names_a_key_and_contains_no_secret(
     keys: ApiKeys, ann: UserRecord, new: NewApiKey, database: Database, clock: Clock
 ) -> None:
     key = replace(new, expires_at=clock.instant)
@@ -114,7 +114,7 @@ async def test_the_audit_trail_tells_of_a_key_and_nothing_that_opens_anything(
 
 
 @pytest.mark.parametrize("how", ["logout", "disable", "delete"])
-async def test_nobody_makes_a_key_who_was_shut_out_meanwhile(
+async def test_a_user_disabled_during_the_request_gets_no_key(
     keys: ApiKeys, users: Users, sessions: Sessions, ann: UserRecord, new: NewApiKey, database: Database, how: str
 ) -> None:
     """The request was admitted before the session ended: a thief must not gain a key."""
@@ -129,7 +129,7 @@ async def test_nobody_makes_a_key_who_was_shut_out_meanwhile(
     assert await rows(database) == 0
 
 
-async def test_a_session_makes_keys_for_nobody_else(
+async def test_a_session_makes_keys_only_for_its_user(
     keys: ApiKeys, users: Users, new: NewApiKey, ann: UserRecord
 ) -> None:
     bob = await create(users, "bob@example.com")
@@ -166,7 +166,7 @@ async def test_of_many_made_at_once_no_more_come_through(
 # ---- ending
 
 
-async def test_a_deleted_key_is_in_the_record_for_as_long_as_anybody_may_remember_it(
+async def test_a_deleted_key_stays_in_the_record_while_a_copy_can_exist(
     keys: ApiKeys, users: Users, ann: UserRecord, new: NewApiKey, clock: Clock
 ) -> None:
     await keys.create(new, by=by(ann))
@@ -194,7 +194,7 @@ async def test_ended_keys_and_ended_sessions_stand_side_by_side(
     assert record is not None and record.ended_sessions == {new.id, other.id, new.session_id}
 
 
-async def test_nobody_deletes_the_key_of_somebody_else(
+async def test_a_user_cannot_delete_the_key_of_another(
     keys: ApiKeys, users: Users, ann: UserRecord, new: NewApiKey, clock: Clock
 ) -> None:
     await keys.create(new, by=by(ann))
@@ -228,7 +228,7 @@ async def test_keys_go_with_their_owner(
     assert await rows(database) == 0
 
 
-async def test_what_ends_sessions_leaves_keys_alone_unless_it_says_otherwise(
+async def test_ending_sessions_keeps_api_keys_unless_requested(
     keys: ApiKeys, users: Users, sessions: Sessions, ann: UserRecord, new: NewApiKey, clock: Clock, database: Database
 ) -> None:
     await keys.create(new, by=by(ann))

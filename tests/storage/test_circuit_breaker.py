@@ -21,7 +21,7 @@ def fail(breaker: Breaker, clock: Clock, times: int = 1) -> list[bool]:
     return opened
 
 
-def test_it_opens_at_some_failures_in_a_row_and_says_so_once(breaker: Breaker, clock: Clock) -> None:
+def test_it_opens_after_some_failures_in_a_row_and_reports_it_once(breaker: Breaker, clock: Clock) -> None:
     assert fail(breaker, clock, FAILURES + 1) == [False] * (FAILURES - 1) + [True, False]
     assert not breaker.closed and not breaker.admits()
 

@@ -111,7 +111,7 @@ async def test_every_error_of_sqlalchemy_the_driver_and_the_system_is_storage_un
 
 
 @pytest.mark.parametrize("error", [Refusal("last_admin"), ZeroDivisionError(), KeyError("x")])
-async def test_what_the_work_itself_raises_passes_and_undoes_it(database: Database, error: Exception) -> None:
+async def test_an_error_of_the_work_itself_passes_and_undoes_it(database: Database, error: Exception) -> None:
     def work(connection: Connection) -> None:
         connection.execute(text("INSERT INTO gateway_schema VALUES ('doomed')"))
         raise error
@@ -202,7 +202,7 @@ async def test_commands_are_more_patient(empty_url: str) -> None:
         await database.close()
 
 
-async def test_a_caller_who_leaves_takes_the_work_along(database: Database) -> None:
+async def test_a_disconnected_client_cancels_the_work(database: Database) -> None:
     done: list[str] = []
 
     def work(connection: Connection) -> None:
@@ -220,7 +220,7 @@ async def test_a_caller_who_leaves_takes_the_work_along(database: Database) -> N
     await create(Users(database))
 
 
-async def test_a_database_in_memory_survives_callers_who_leave() -> None:
+async def test_a_database_in_memory_survives_cancelled_calls() -> None:
     database = Database.open("sqlite://")
     try:
         await schema.upgrade(database)
@@ -358,7 +358,7 @@ async def test_after_a_restart_of_the_server_the_first_request_already_works(
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-async def test_a_server_that_is_away_is_said_so_at_once_and_found_again_within_5_s(
+async def test_a_missing_server_is_reported_at_once_and_found_again_within_5_s(
     own_postgres: PostgresServer, own_database: Database, how: str
 ) -> None:
     await asyncio.to_thread(getattr(own_postgres, how))
@@ -457,7 +457,7 @@ async def test_work_that_meets_a_dead_connection_is_done_again_once(
     assert runs == [1, 1]
 
 
-async def test_the_server_can_see_who_is_connected(own_postgres: PostgresServer, own_database: Database) -> None:
+async def test_the_server_can_list_its_connections(own_postgres: PostgresServer, own_database: Database) -> None:
     assert len(await asyncio.to_thread(connections_of, own_postgres)) >= 1
 
 

@@ -34,7 +34,7 @@ async def test_the_others_follow_in_their_order() -> None:
     await turnstile.enter(0.0)
 
 
-async def test_who_waits_too_long_is_refused_and_takes_no_place() -> None:
+async def test_a_wait_that_takes_too_long_is_refused_and_takes_no_slot() -> None:
     turnstile = FairSemaphore(1)
     await turnstile.enter(1.0)
     with within(0.2), pytest.raises(StorageUnavailable, match="too many operations"):
@@ -62,7 +62,7 @@ async def test_a_place_that_a_failure_frees_is_no_progress() -> None:
     assert any(isinstance(outcome, StorageUnavailable) for outcome in outcomes)
 
 
-async def test_who_leaves_takes_no_place() -> None:
+async def test_a_cancelled_wait_takes_no_slot() -> None:
     turnstile = FairSemaphore(1)
     first, second, third = await waiting(turnstile, 3)
     second.cancel()
@@ -81,7 +81,7 @@ async def test_a_turn_that_comes_in_the_moment_its_owner_leaves_is_passed_on() -
     assert second.cancelled()
 
 
-async def test_all_who_wait_can_be_turned_away() -> None:
+async def test_all_waiting_callers_can_be_refused() -> None:
     turnstile = FairSemaphore(1)
     tasks = await waiting(turnstile, 4)
     turnstile.turn_away("it is gone")

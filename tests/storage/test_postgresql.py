@@ -213,7 +213,7 @@ def read_only(server: PostgresServer, name: str, value: str) -> None:
     server.sql(f"ALTER DATABASE {name} SET default_transaction_read_only = {value}")
 
 
-async def test_a_primary_that_turns_read_only_is_down_and_said_once(
+async def test_a_primary_that_turns_read_only_is_down_and_reported_once(
     postgres_server: PostgresServer, name: str, direct: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its connections stay open, as after a failover that fences off the old primary."""
@@ -273,7 +273,7 @@ async def restricted(postgres_server: PostgresServer, name: str, direct: Databas
         postgres_server.sql(f"DROP OWNED BY {role}; DROP ROLE {role}", database=name)
 
 
-async def test_a_server_that_denies_what_sign_ins_need_is_reported_until_it_permits_it(
+async def test_a_server_without_permissions_for_sign_ins_is_reported_until_it_grants_them(
     postgres_server: PostgresServer, name: str, restricted: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "gateway.storage.database")

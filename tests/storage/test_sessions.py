@@ -65,7 +65,7 @@ async def count(database: Database) -> tuple[int, int]:
 # ---- opening
 
 
-async def test_a_session_is_not_opened_on_the_strength_of_a_password_that_was_changed_meanwhile(
+async def test_a_password_changed_during_the_sign_in_opens_no_session(
     users: Users, sessions: Sessions, ann: UserRecord, clock: Clock, database: Database
 ) -> None:
     await users.set_password(ann.id, "new", by=COMMAND_LINE)
@@ -73,7 +73,7 @@ async def test_a_session_is_not_opened_on_the_strength_of_a_password_that_was_ch
     assert await count(database) == (0, 0)
 
 
-async def test_a_session_is_not_opened_for_somebody_who_was_disabled_or_deleted_meanwhile(
+async def test_a_user_disabled_or_deleted_during_the_sign_in_gets_no_session(
     users: Users, sessions: Sessions, ann: UserRecord, clock: Clock
 ) -> None:
     await users.change(ann.id, is_active=False, by=COMMAND_LINE, admin_roles=())
@@ -117,7 +117,7 @@ async def test_beyond_the_most_sessions_the_one_unused_for_longest_ends(
     assert record.ended_sessions == {several[1].id}
 
 
-async def test_what_is_over_is_forgotten_at_the_next_login(
+async def test_expired_sessions_are_deleted_at_the_next_login(
     sessions: Sessions, ann: UserRecord, clock: Clock, database: Database
 ) -> None:
     ended, expired, living = (new_session(clock), new_session(clock, ttl=150), new_session(clock))
@@ -208,7 +208,7 @@ async def test_without_grace_the_second_use_is_a_replay(opened: NewSession, rota
     assert isinstance(await rotate(opened.token, grace=0), Reused)
 
 
-async def test_a_token_nobody_gave_out_is_none(opened: NewSession, rotate: Rotations) -> None:
+async def test_a_token_that_was_never_issued_is_none(opened: NewSession, rotate: Rotations) -> None:
     assert await rotate(RefreshToken.new()) is None
     assert isinstance(await rotate(opened.token), Rotated), "and it ends nobody's session"
 
@@ -240,7 +240,7 @@ async def test_a_refresh_token_stops_working(
     assert await rotate(opened.token) is None
 
 
-async def test_a_disabled_user_who_is_enabled_again_may_go_on(
+async def test_a_user_who_is_enabled_again_can_continue(
     users: Users, ann: UserRecord, opened: NewSession, rotate: Rotations
 ) -> None:
     await users.change(ann.id, is_active=False, by=COMMAND_LINE, admin_roles=())
@@ -284,7 +284,7 @@ async def test_ending_a_session_twice_changes_nothing_the_second_time(
     assert await sessions.end(ann.id, opened.id, reason="logout", by=Actor(ann.id)) == once
 
 
-async def test_nobody_ends_the_session_of_somebody_else(
+async def test_a_user_cannot_end_the_session_of_another(
     sessions: Sessions, users: Users, ann: UserRecord, opened: NewSession
 ) -> None:
     bob = await create(users, "bob@example.com")
@@ -292,7 +292,7 @@ async def test_nobody_ends_the_session_of_somebody_else(
     assert await users.user(ann.id) == ann
 
 
-async def test_sessions_of_nobody_cannot_be_ended(sessions: Sessions) -> None:
+async def test_sessions_of_a_missing_user_cannot_be_ended(sessions: Sessions) -> None:
     assert await sessions.end("nobody", "x", reason="logout", by=Actor("nobody")) is None
     assert await sessions.end_all("nobody", reason="logout-all", by=Actor("nobody")) is None
 
@@ -376,7 +376,7 @@ async def test_logins_refreshes_and_ends_at_once_neither_block_each_other_nor_lo
     assert record.version == ann.version + 4
 
 
-async def test_sessions_that_are_over_are_deleted_whoever_signs_in(
+async def test_expired_sessions_are_deleted_at_any_sign_in(
     sessions: Sessions, ann: UserRecord, clock: Clock, database: Database
 ) -> None:
     """A session stays while an access token of it can be valid, and so does an open one."""

@@ -27,7 +27,7 @@ async def trail(database: Database) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in await database.read(lambda connection: connection.execute(query).all())]
 
 
-async def test_a_subject_that_nobody_blocked_is_active_and_has_nothing_else(subjects: Subjects) -> None:
+async def test_an_unblocked_subject_is_active_and_has_nothing_else(subjects: Subjects) -> None:
     record = await subjects.user(BOB)
     assert (record.id, record.email, record.is_active, record.roles, record.version) == (BOB, "", True, frozenset(), 0)
     assert record.created_at.utcoffset() is not None and await subjects.blocked() == ()
@@ -53,7 +53,7 @@ async def test_the_version_grows_with_every_change_for_good(subjects: Subjects) 
     assert versions == [1, 2, 3, 4, 5, 6]
 
 
-async def test_to_block_twice_is_once_and_who_is_not_blocked_cannot_be_let_in(
+async def test_blocking_twice_has_no_effect_and_an_unblocked_subject_cannot_be_unblocked(
     subjects: Subjects, database: Database
 ) -> None:
     assert await subjects.unblock(BOB, by=ANN) is None
@@ -67,7 +67,7 @@ async def test_to_block_twice_is_once_and_who_is_not_blocked_cannot_be_let_in(
     ]
 
 
-async def test_of_many_who_block_at_once_one_does(subjects: Subjects, database: Database) -> None:
+async def test_of_many_concurrent_blocks_one_takes_effect(subjects: Subjects, database: Database) -> None:
     records = await asyncio.gather(*(subjects.block(BOB, str(number), by=ANN) for number in range(10)))
     assert {record.version for record in records} == {1} and len(await trail(database)) == 1
 
@@ -79,7 +79,7 @@ async def test_those_that_are_blocked_come_in_the_order_of_their_names(subjects:
     assert [found.subject for found in await subjects.blocked()] == sorted(names)
 
 
-async def test_everybody_is_found_where_they_belong(subjects: Subjects, database: Database, clock: Clock) -> None:
+async def test_every_user_is_found_by_id_and_address(subjects: Subjects, database: Database, clock: Clock) -> None:
     users = Users(database, clock=clock)
     user: UserRecord = await create(users)
     everybody = Everybody(users, subjects)

@@ -68,7 +68,7 @@ async def test_the_costliest_hash_is_known(users: Users, hashes: list[str], most
     assert await users.most_rounds() == most
 
 
-async def test_nobody_is_none(users: Users) -> None:
+async def test_a_missing_user_is_none(users: Users) -> None:
     assert await users.user("5d0f8d6e-0000-4000-8000-000000000000") is None
     assert await users.by_email("nobody@example.com") is None
     assert await users.credentials("nobody@example.com") is None
@@ -76,7 +76,7 @@ async def test_nobody_is_none(users: Users) -> None:
 
 
 @pytest.mark.parametrize("odd", ["", "\0", "a\0b", "\ud800", "x" * 65, "a b", "idp|subject", "ü", "';--"])
-async def test_what_cannot_be_a_user_id_is_nobody(users: Users, odd: str) -> None:
+async def test_a_text_that_cannot_be_a_user_id_is_none(users: Users, odd: str) -> None:
     assert await users.user(odd) is None
 
 
@@ -152,7 +152,7 @@ async def test_every_change_raises_the_version_and_is_audited(users: Users, data
 
 
 @pytest.mark.parametrize("action", [*CHANGES, "user.deleted"])
-async def test_nobody_can_be_changed(users: Users, database: Database, action: str) -> None:
+async def test_a_missing_user_cannot_be_changed(users: Users, database: Database, action: str) -> None:
     if action in CHANGES:
         assert await CHANGES[action](users, "nobody") is None
     else:
@@ -169,7 +169,7 @@ async def test_a_user_can_be_disabled_and_enabled(users: Users) -> None:
     assert enabled is not None and enabled.is_active and enabled.version == 3
 
 
-async def test_what_changes_nothing_is_no_change(users: Users, database: Database) -> None:
+async def test_a_change_without_effect_is_none(users: Users, database: Database) -> None:
     record = await create(users)
     assert await users.change(record.id, is_active=True, by=COMMAND_LINE, admin_roles=ADMINS) == record
     assert await users.change(record.id, roles=frozenset({"user"}), by=COMMAND_LINE, admin_roles=ADMINS) == record
@@ -184,7 +184,7 @@ async def test_roles_are_replaced(users: Users) -> None:
     assert none is not None and none.roles == frozenset()
 
 
-async def test_the_audit_trail_tells_who_what_when_from_where_and_both_states(
+async def test_the_audit_trail_names_actor_action_time_address_and_both_states(
     users: Users, database: Database, clock: Clock
 ) -> None:
     record = await create(users)
@@ -206,7 +206,7 @@ async def test_the_audit_trail_tells_who_what_when_from_where_and_both_states(
     }
 
 
-async def test_a_password_that_was_changed_meanwhile_is_not_changed_again(users: Users) -> None:
+async def test_a_password_changed_during_the_request_is_not_changed_again(users: Users) -> None:
     record = await create(users)
     assert await users.set_password(record.id, "mine", by=Actor(record.id), verified="another") is None
     assert (await users.credentials_of(record.id)) == (record.id, "hash", True, "ann@example.com", False)

@@ -72,7 +72,7 @@ async def test_a_server_need_not_pass_on_the_handshakes_own_fields(
         await server.over()
 
 
-async def test_messages_may_leave_out_what_they_are_not(configuration: Path, upstream: RecordingUpstream) -> None:
+async def test_messages_can_omit_the_unused_member(configuration: Path, upstream: RecordingUpstream) -> None:
     far = FarEnd()
     upstream.on(PATH, far)
     async with serving(configuration) as app:
@@ -111,7 +111,7 @@ async def test_messages_may_leave_out_what_they_are_not(configuration: Path, ups
         ({}, (None, "")),
     ],
 )
-async def test_only_what_a_close_may_hold_is_passed_on(
+async def test_only_valid_close_codes_are_forwarded(
     configuration: Path, upstream: RecordingUpstream, said: Message, heard: tuple[int | None, str]
 ) -> None:
     far = FarEnd()
@@ -124,7 +124,7 @@ async def test_only_what_a_close_may_hold_is_passed_on(
         await server.over()
 
 
-async def test_who_left_before_anything_was_answered_cancels_it(
+async def test_a_client_that_disconnects_before_any_response_cancels_it(
     configuration: Path, upstream: RecordingUpstream
 ) -> None:
     """At any moment: before the upstream has answered, and within a response that is not a switch."""
@@ -174,7 +174,7 @@ async def test_a_server_that_cancels_releases_the_upstream(configuration: Path, 
         assert await in_thread(far.gone) in ("fin", "reset")
 
 
-async def test_what_is_no_message_is_an_error_and_releases_the_upstream(
+async def test_an_unknown_message_is_an_error_and_releases_the_upstream(
     configuration: Path, upstream: RecordingUpstream
 ) -> None:
     far = FarEnd()
@@ -188,7 +188,7 @@ async def test_what_is_no_message_is_an_error_and_releases_the_upstream(
         assert await in_thread(far.gone) in ("fin", "reset")
 
 
-async def test_what_is_said_after_the_upstream_has_closed_goes_nowhere(
+async def test_messages_after_the_close_of_the_upstream_are_dropped(
     configuration: Path, upstream: RecordingUpstream
 ) -> None:
     far = FarEnd()
@@ -228,7 +228,7 @@ async def test_an_upstream_that_takes_nothing_for_long_is_given_up(
         far.read()
 
 
-async def test_a_caller_who_may_not_stay_and_takes_nothing_is_left_to_the_server(
+async def test_a_revoked_client_that_reads_nothing_is_left_to_the_server(
     configuration: Path, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, gateways: Gateways
 ) -> None:
     monkeypatch.setattr(gateway.server.asgi.websocket, "_LAST_CALL", 0.3)

@@ -63,7 +63,7 @@ def test_the_upstream_chooses_the_protocol(gateway: Gateway, upstream: Recording
     assert answer.values("sec-websocket-protocol") == [b"superchat"]
 
 
-def test_nothing_is_chosen_for_who_offered_no_bearer(
+def test_without_an_offered_bearer_no_subprotocol_is_chosen(
     gateway: Gateway, upstream: RecordingUpstream, user: Account
 ) -> None:
     upstream.on("/sockets/x", echoing())
@@ -86,7 +86,7 @@ def test_nothing_is_chosen_for_who_offered_no_bearer(
         (_lines("bearer, x"), "token_invalid"),
     ],
 )
-def test_no_other_form_of_it_lets_anybody_in(
+def test_no_other_form_of_it_is_accepted(
     gateway: Gateway, upstream: RecordingUpstream, user: Account, offer: Offer, code: str
 ) -> None:
     refuses(gateway, upstream, handshake("/sockets/x", *offer(user.token)), 401, code)
@@ -134,7 +134,7 @@ def test_authorization_counts_where_both_are_given(
     )
 
 
-def test_who_may_be_anonymous_is_still_answered_bearer(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_an_optional_route_answers_bearer_too(gateway: Gateway, upstream: RecordingUpstream) -> None:
     for line in ("bearer, nonsense", "bearer"):
         upstream.requests.clear()
         upstream.on("/sockets-of-some/x", echoing())

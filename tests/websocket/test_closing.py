@@ -64,7 +64,7 @@ def test_an_upstreams_close_reaches_the_caller(gateway: Gateway, upstream: Recor
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_a_caller_who_vanishes_is_not_said_to_have_closed_well(
+def test_a_vanished_client_is_not_reported_as_a_clean_close(
     gateway: Gateway, upstream: RecordingUpstream, reset: bool
 ) -> None:
     """An upstream that receives 1000 would treat an incomplete conversation as complete. uvicorn cannot distinguish
@@ -82,9 +82,7 @@ def test_a_caller_who_vanishes_is_not_said_to_have_closed_well(
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_a_caller_who_vanishes_in_a_frame_takes_it_along(
-    gateway: Gateway, upstream: RecordingUpstream, reset: bool
-) -> None:
+def test_a_client_that_vanishes_in_a_frame_drops_it(gateway: Gateway, upstream: RecordingUpstream, reset: bool) -> None:
     far = FarEnd()
     upstream.on(PATH, far)
     socket = Socket(gateway, PATH)
@@ -112,7 +110,7 @@ def test_an_upstream_that_vanishes_ends_the_callers_connection(
         assert ending in ("fin", "reset")
 
 
-def test_what_an_upstream_said_before_it_vanished_still_arrives(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_data_sent_before_an_upstream_vanished_still_arrive(gateway: Gateway, upstream: RecordingUpstream) -> None:
     far = FarEnd()
     upstream.on(PATH, far)
     with Socket(gateway, PATH) as socket:

@@ -75,7 +75,7 @@ def test_a_stream_may_be_silent_for_longer_than_any_other_answer(gateway: Gatewa
         caller.read_until(b"data: 2\n\n")
 
 
-def test_a_reader_who_leaves_ends_it_upstream(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_a_client_that_disconnects_ends_it_upstream(gateway: Gateway, upstream: RecordingUpstream) -> None:
     told = Told()
     upstream.on(PATH, told)
     with gateway.caller() as caller:

@@ -35,7 +35,7 @@ def log_out(gateway: Gateway, account: Account) -> None:
     assert gateway.post("/auth/logout", b"", account.line).status == 204
 
 
-def test_both_sides_are_told_why(gateway: Gateway, upstream: RecordingUpstream, account: Account) -> None:
+def test_both_sides_receive_the_reason(gateway: Gateway, upstream: RecordingUpstream, account: Account) -> None:
     far = FarEnd()
     upstream.on(PATH, far)
     with Socket(gateway, PATH, account.line) as socket:
@@ -124,7 +124,7 @@ def test_amid_a_flood_the_close_stands_between_two_frames(
     assert all(frame.opcode == BINARY and set(frame.payload) <= {frame.payload[0]} for frame in frames[:-1])
 
 
-def test_who_has_said_goodbye_already_is_not_told_twice(
+def test_a_side_that_has_sent_a_close_frame_receives_no_second_one(
     gateway: Gateway, upstream: RecordingUpstream, account: Account
 ) -> None:
     """The client has closed, and the upstream is slow to answer: the gateway's Close answers the client, and the
@@ -140,7 +140,9 @@ def test_who_has_said_goodbye_already_is_not_told_twice(
         assert far.heard() == []
 
 
-def test_who_does_not_answer_is_not_waited_for(gateway: Gateway, upstream: RecordingUpstream, account: Account) -> None:
+def test_a_side_that_does_not_answer_the_close_is_not_awaited(
+    gateway: Gateway, upstream: RecordingUpstream, account: Account
+) -> None:
     """Neither side answers the gateway's Close. Under ASGI the server limits the wait for the client."""
     far = FarEnd()
     upstream.on(PATH, far)
@@ -152,7 +154,7 @@ def test_who_does_not_answer_is_not_waited_for(gateway: Gateway, upstream: Recor
             socket.ended(within=1.5)
 
 
-def test_who_reads_nothing_is_cut_off(gateway: Gateway, upstream: RecordingUpstream, account: Account) -> None:
+def test_a_side_that_reads_nothing_is_cut_off(gateway: Gateway, upstream: RecordingUpstream, account: Account) -> None:
     """The upstream is released at once. The client does not get the bytes it has not read by then."""
     upstream.on(PATH, flooding)
     with Socket(gateway, PATH, account.line, receive_buffer=512 * 1024) as socket:

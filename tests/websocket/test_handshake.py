@@ -31,7 +31,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("data", GOOD.values(), ids=GOOD)
-def test_a_handshake_is_answered_with_what_the_upstream_answers(
+def test_a_handshake_is_answered_with_the_response_of_the_upstream(
     gateway: Gateway, upstream: RecordingUpstream, data: bytes
 ) -> None:
     upstream.on(ANYBODY, echoing("X-Upstream: yes", "Set-Cookie: a=1", "Set-Cookie: b=2", "Keep-Alive: timeout=5"))
@@ -66,7 +66,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("data", BAD.values(), ids=BAD)
-def test_what_is_no_good_handshake_is_refused_and_goes_nowhere(
+def test_an_invalid_handshake_is_refused_and_not_forwarded(
     gateway: Gateway, upstream: RecordingUpstream, data: bytes
 ) -> None:
     if stock(gateway.face, "handshakes"):
@@ -77,7 +77,7 @@ def test_what_is_no_good_handshake_is_refused_and_goes_nowhere(
         refuses(gateway, upstream, data, 400, "bad_request")
 
 
-def test_another_version_is_told_which_one_is_spoken(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_another_version_is_refused_with_the_supported_one(gateway: Gateway, upstream: RecordingUpstream) -> None:
     """RFC 6455 4.2.2."""
     answer = gateway.ask(handshake(ANYBODY, version="8"))
     assert answer.status == 400
@@ -95,7 +95,7 @@ PLAIN = {
 
 
 @pytest.mark.parametrize("data", PLAIN.values(), ids=PLAIN)
-def test_what_asks_for_no_websocket_is_a_plain_request(
+def test_a_request_without_websocket_upgrade_is_a_plain_request(
     gateway: Gateway, upstream: RecordingUpstream, data: bytes
 ) -> None:
     """RFC 6455 4.2.1: it is an ordinary request, and the upstream gets no upgrade."""
@@ -202,7 +202,7 @@ def test_the_upstream_gets_the_handshake_and_the_identity(
     assert len(received.values("x-request-id")) == 1
 
 
-def test_what_belongs_to_the_connection_stays_here(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_hop_by_hop_fields_are_not_forwarded(gateway: Gateway, upstream: RecordingUpstream) -> None:
     """RFC 9110 7.6.1."""
     upstream.on(ANYBODY, echoing())
     stays = ("Keep-Alive: 5", "Proxy-Authorization: Basic x", "HTTP2-Settings: AAAA", "Named: 1", "TE: trailers")
@@ -211,7 +211,7 @@ def test_what_belongs_to_the_connection_stays_here(gateway: Gateway, upstream: R
         assert upstream.only.values(field.partition(":")[0]) == [], field
 
 
-def test_extensions_are_negotiated_by_who_will_speak_them(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_extensions_are_negotiated_end_to_end(gateway: Gateway, upstream: RecordingUpstream) -> None:
     """`gateway serve` relays frames, so both ends negotiate with each other; under ASGI the server negotiates with the
     client, and the gateway with the upstream."""
     upstream.on(ANYBODY, echoing())

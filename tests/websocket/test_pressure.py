@@ -77,7 +77,7 @@ def test_a_slow_upstream_slows_the_caller_down(gateway: Gateway, upstream: Recor
         far.heard()
 
 
-def test_a_slow_caller_slows_nobody_else_down(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_a_slow_client_delays_no_other(gateway: Gateway, upstream: RecordingUpstream) -> None:
     upstream.on(PATH, Pouring(TOTAL))
     upstream.on(PATH + "/quick", echoing())
     with Socket(gateway, PATH, receive_buffer=512 * 1024), Socket(gateway, PATH + "/quick") as quick:
@@ -90,7 +90,9 @@ def test_a_slow_caller_slows_nobody_else_down(gateway: Gateway, upstream: Record
         assert worst < 0.5
 
 
-def test_who_leaves_without_reading_leaves_nothing_behind(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_a_client_that_disconnects_without_reading_leaves_nothing_behind(
+    gateway: Gateway, upstream: RecordingUpstream
+) -> None:
     for _ in range(3):
         pouring = Pouring(TOTAL)
         upstream.on(PATH, pouring)

@@ -201,7 +201,7 @@ def test_control_frames_may_stand_between_fragments(gateway: Gateway, upstream: 
     ],
     ids=["masked", "opcode", "reserved bit", "nothing to continue", "long ping", "no UTF-8", "half a code"],
 )
-def test_an_upstream_that_breaks_the_protocol_is_judged_by_who_reads_it(
+def test_an_upstream_that_breaks_the_protocol_is_judged_by_the_client(
     gateway: Gateway, upstream: RecordingUpstream, data: bytes, code: int
 ) -> None:
     """`gateway serve` forwards frames unchanged: the client validates. Under ASGI the gateway reads them: the upstream
@@ -217,7 +217,7 @@ def test_an_upstream_that_breaks_the_protocol_is_judged_by_who_reads_it(
             assert socket.closed()[0] == 1014
 
 
-def test_a_frame_too_long_for_anybody_ends_nothing_but_itself(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_an_oversized_frame_ends_only_its_own_connection(gateway: Gateway, upstream: RecordingUpstream) -> None:
     """A header can announce 2^63 bytes. The gateway reserves no memory for them."""
     far = FarEnd()
     upstream.on(PATH, far)

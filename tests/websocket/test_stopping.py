@@ -34,7 +34,7 @@ def own(gateways: Gateways, face: Face, tmp_path: Path) -> Iterator[Callable[[],
 ANYBODY = "/sockets-of-anybody/goodbye"
 
 
-def test_a_gateway_that_stops_says_goodbye_to_all_and_ends_well(
+def test_a_gateway_that_stops_sends_close_frames_to_all_and_ends_cleanly(
     own: Callable[[], Gateway], upstream: RecordingUpstream
 ) -> None:
     """1001, going away; uvicorn sends 1012, service restart."""
@@ -57,7 +57,7 @@ def test_a_gateway_that_stops_says_goodbye_to_all_and_ends_well(
     assert not unhandled(gateway)
 
 
-def test_the_upstream_is_told_as_well(own: Callable[[], Gateway], upstream: RecordingUpstream) -> None:
+def test_the_upstream_receives_a_close_frame_as_well(own: Callable[[], Gateway], upstream: RecordingUpstream) -> None:
     gateway = own()
     far = FarEnd()
     upstream.on(ANYBODY, far)
@@ -66,7 +66,7 @@ def test_the_upstream_is_told_as_well(own: Callable[[], Gateway], upstream: Reco
         assert far.frame().closing[0] == (1001 if gateway.face == "serve" else 1012)
 
 
-def test_a_handshake_on_its_way_is_finished_and_then_told(
+def test_a_handshake_in_progress_finishes_and_is_then_closed(
     own: Callable[[], Gateway], upstream: RecordingUpstream
 ) -> None:
     """Otherwise it would begin after the Closes were sent, and last as long as the drain."""
@@ -94,7 +94,7 @@ def test_a_handshake_on_its_way_is_finished_and_then_told(
             gateway.wait()
 
 
-def test_nobody_keeps_it_from_ending(own: Callable[[], Gateway], upstream: RecordingUpstream) -> None:
+def test_no_peer_keeps_it_from_ending(own: Callable[[], Gateway], upstream: RecordingUpstream) -> None:
     """Ends that do not answer, ends within a frame, and one that never reads."""
     gateway = own()
     upstream.on(ANYBODY, FarEnd())

@@ -56,7 +56,7 @@ def answering(*fields: str, accept: bytes | None = None, without: bytes = b"", b
         (503, ["Retry-After: 3"], b"later"),
     ],
 )
-def test_an_upstream_that_wants_no_websocket_says_so_itself(
+def test_an_upstream_that_refuses_the_websocket_answers_itself(
     gateway: Gateway, upstream: RecordingUpstream, status: int, fields: list[str], body: bytes
 ) -> None:
     upstream.on(PATH, raw(response(status, fields, body)))
@@ -169,7 +169,7 @@ def test_an_invalid_switch_is_502(gateway: Gateway, upstream: RecordingUpstream,
         [],
     ],
 )
-def test_a_switch_that_nobody_asked_for_is_502(
+def test_an_unrequested_switch_is_502(
     gateway: Gateway, upstream: RecordingUpstream, target: str, fields: list[str]
 ) -> None:
     """RFC 9110 7.8. The client would read frames as responses, and the pool would read them as the next response."""
@@ -309,7 +309,9 @@ def test_frames_right_behind_the_handshake_arrive(gateway: Gateway, upstream: Re
         assert caller.read(len(expected)) == expected
 
 
-def test_a_caller_who_leaves_during_the_handshake_cancels_it(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_a_client_that_disconnects_during_the_handshake_cancels_it(
+    gateway: Gateway, upstream: RecordingUpstream
+) -> None:
     held = HeldConnection()
     upstream.on(PATH, held)
     with gateway.caller() as caller:
@@ -318,7 +320,7 @@ def test_a_caller_who_leaves_during_the_handshake_cancels_it(gateway: Gateway, u
     assert eventually(lambda: upstream.only.link.ended, timeout=2.0) in ("fin", "reset")
 
 
-def test_a_caller_who_leaves_right_after_the_switch_is_not_waited_for(
+def test_a_client_that_disconnects_right_after_the_switch_is_not_awaited(
     gateway: Gateway, upstream: RecordingUpstream
 ) -> None:
     for _ in range(5):

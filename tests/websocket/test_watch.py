@@ -67,7 +67,7 @@ def look(watch: RevocationWatcher) -> None:
     watch.tick(0.0)
 
 
-async def test_what_is_known_is_acted_on_at_once() -> None:
+async def test_known_revocations_are_applied_at_once() -> None:
     judge = Judge()
     watch, things = watching(judge, 3)
     look(watch)
@@ -78,7 +78,7 @@ async def test_what_is_known_is_acted_on_at_once() -> None:
     look(watch)
 
 
-async def test_what_is_not_known_is_asked() -> None:
+async def test_unknown_states_are_looked_up() -> None:
     judge = Judge(WAITING)
     watch, things = watching(judge, 3)
     look(watch)
@@ -99,7 +99,7 @@ async def test_when_nothing_is_known_any_more_thousands_are_asked_about_in_a_mom
     assert len(judge.asked) == 2000
 
 
-async def test_nobody_is_asked_about_twice_at_a_time() -> None:
+async def test_a_stream_is_not_looked_up_twice_at_a_time() -> None:
     judge = Judge(WAITING, takes=0.05)
     watch, _ = watching(judge, 20)
     for _ in range(5):
@@ -109,7 +109,7 @@ async def test_nobody_is_asked_about_twice_at_a_time() -> None:
     assert len(judge.asked) == 20
 
 
-async def test_what_has_ended_meanwhile_is_left_alone() -> None:
+async def test_a_stream_that_ended_during_the_lookup_is_left_alone() -> None:
     judge = Judge(WAITING, GONE, takes=0.01)
     watch, things = watching(judge, 40)
     look(watch)
@@ -167,7 +167,7 @@ class Clock:
         return asyncio.get_running_loop().create_task(work)
 
 
-async def test_who_stops_looking_asks_nobody_any_more() -> None:
+async def test_a_removed_stream_causes_no_further_lookup() -> None:
     judge = Judge(WAITING, GONE, takes=0.05)
     watch, things = watching(judge, 3)
     look(watch)

@@ -34,7 +34,7 @@ def test_a_peer_is_trusted_only_inside_a_named_network(peer: str, trusted: bool)
     assert TRUSTED.trusts(peer) is trusted  # and the cached result is the same
 
 
-def test_without_networks_nobody_is_trusted() -> None:
+def test_without_networks_no_peer_is_trusted() -> None:
     assert not TrustedProxies([]).trusts("127.0.0.1")
 
 

@@ -87,7 +87,7 @@ def test_a_malformed_or_oversized_bearer_is_refused(value: bytes) -> None:
 
 
 @pytest.mark.parametrize("value", [b"Bearer abc", b"Basic abc", b"", None])
-def test_two_authorization_fields_are_refused_whatever_they_say(value: bytes | None) -> None:
+def test_two_authorization_fields_are_refused_for_any_values(value: bytes | None) -> None:
     with pytest.raises(Refusal) as refused:
         bearer_credential(value, 2)
     assert (refused.value.code, refused.value.presented) == ("token_invalid", True)

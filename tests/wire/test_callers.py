@@ -42,7 +42,7 @@ def test_no_user_is_taken_for_an_address() -> None:
     assert {callers.by_address(address)[0] for address in ("", "10.0.0.1", "::1", "x")} == {"@"}
 
 
-def test_what_is_remembered_is_bounded_and_stays_right() -> None:
+def test_cached_values_are_bounded_and_stay_right() -> None:
     callers = Callers()
     held = strings_in(callers)
     for number in range(20_000):

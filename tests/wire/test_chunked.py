@@ -118,7 +118,7 @@ TOO_LARGE = {
 
 
 @pytest.mark.parametrize("name", COMPLETE)
-def test_a_body_ends_where_it_says_however_it_is_cut(name: str) -> None:
+def test_a_body_ends_at_its_end_for_any_fragmentation(name: str) -> None:
     data, body = COMPLETE[name]
     following = b"GET / HTTP/1.1\r\n"
     assert whole(data + following) == ("done", body, [], following)
@@ -156,7 +156,7 @@ def test_trailers_come_in_order_and_as_they_were_sent() -> None:
     assert whole(data)[2] == [(b"X-Sum", b"1 2"), (b"x-sum", b""), (b"B", b"caf\xe9")]
 
 
-def test_a_chunk_larger_than_what_arrives_is_handed_on_without_a_copy() -> None:
+def test_a_chunk_larger_than_the_received_data_is_passed_on_without_a_copy() -> None:
     decoder = ChunkedDecoder(LIMIT, LIMIT)
     pieces: list[bytes] = []
     decoder.feed(b"fffff\r\n", pieces)
@@ -216,7 +216,7 @@ def test_any_bytes_mean_the_same_at_once_and_byte_by_byte(data: bytes) -> None:
 
 
 @given(fragments())
-def test_any_bytes_mean_what_a_reader_of_whole_messages_makes_of_them(data: bytes) -> None:
+def test_any_fragmentation_has_the_meaning_of_the_whole_message(data: bytes) -> None:
     assert whole(data)[:2] == model(data)
 
 

@@ -93,7 +93,7 @@ def test_end_to_end_fields_keep_their_spelling_their_order_and_their_duplicates(
     assert FieldRules(IDENTITY).sort(fields).kept == fields
 
 
-def test_what_only_a_trusted_proxy_may_say_is_set_apart_with_its_place() -> None:
+def test_fields_reserved_for_trusted_proxies_are_set_apart_with_their_position() -> None:
     fields = [
         (b"A", b"1"),
         (b"X-Forwarded-Server", b"p"),
@@ -154,7 +154,7 @@ def test_the_values_of_a_repeated_list_field_are_one_list() -> None:
 
 
 @given(st.lists(st.tuples(token, value), max_size=20))
-def test_whatever_the_names_no_kept_one_folds_to_ours(fields: list[tuple[bytes, bytes]]) -> None:
+def test_no_kept_name_folds_to_a_reserved_one(fields: list[tuple[bytes, bytes]]) -> None:
     rules = FieldRules([*IDENTITY, "abc"])
     ours = {fold(name.encode()) for name in (*IDENTITY, "abc", "x-request-id", "x-forwarded-for")}
     kept = rules.sort(fields).kept
@@ -174,7 +174,7 @@ def test_the_table_of_spellings_is_bounded_and_decides_the_same_when_it_was_empt
     assert {name: rules.action(name.encode()) for name in names} == before
 
 
-def test_members_of_a_list_are_told_apart_whatever_the_spacing() -> None:
+def test_members_of_a_list_are_separated_for_any_spacing() -> None:
     assert list_members(b" Close ,\tX-A,, x-b") == (b"close", b"x-a", b"x-b")
 
 

@@ -36,7 +36,7 @@ def test_a_chain_of_more_than_32_proxies_is_not_followed(hops: int, client: str)
     assert client_address("10.0.0.1", chain, PROXIES) == client
 
 
-def test_what_callers_fill_is_bounded() -> None:
+def test_caches_filled_by_clients_are_bounded() -> None:
     proxies = TrustedProxies([ip_network("10.0.0.0/8")])
     for number in range(10_000):
         address = f"192.0.{number // 250}.{number % 250}"

@@ -118,7 +118,7 @@ ALWAYS_REFUSED = [
 
 @pytest.mark.parametrize("relaxed", BOTH)
 @pytest.mark.parametrize("raw", ALWAYS_REFUSED)
-def test_what_some_reader_could_misread_is_refused_in_both_modes(raw: bytes, relaxed: bool) -> None:
+def test_ambiguous_forms_are_refused_in_both_modes(raw: bytes, relaxed: bool) -> None:
     assert refused(raw, relaxed=relaxed)
 
 
@@ -141,7 +141,7 @@ def test_what_some_reader_could_misread_is_refused_in_both_modes(raw: bytes, rel
         (b"/a%252%66b", b"/a%252fb"),
     ],
 )
-def test_strict_refuses_what_relaxed_takes_in_this_form(raw: bytes, relaxed_path: bytes) -> None:
+def test_strict_refuses_a_form_that_relaxed_accepts(raw: bytes, relaxed_path: bytes) -> None:
     assert refused(raw, relaxed=False)
     assert canonical_target(raw, relaxed=True).path == relaxed_path
 
@@ -272,7 +272,7 @@ def test_canonicalisation_is_idempotent(raw: bytes, relaxed: bool) -> None:
 
 @given(nasty_targets)
 @examples(400)
-def test_what_strict_accepts_relaxed_accepts_in_the_same_form(raw: bytes) -> None:
+def test_relaxed_accepts_the_strict_forms_unchanged(raw: bytes) -> None:
     target = accepted(raw, relaxed=False)
     assert canonical_target(raw, relaxed=True) == target
 
@@ -302,7 +302,7 @@ def test_every_clean_segment_is_its_own_canonical_form(segment: str, relaxed: bo
 
 
 @given(st.text(min_size=1, max_size=8), st.booleans())
-def test_an_escaped_text_says_the_same_after_canonicalisation(text: str, relaxed: bool) -> None:
+def test_an_escaped_text_has_the_same_meaning_after_canonicalisation(text: str, relaxed: bool) -> None:
     assume(not any(0xD800 <= ord(character) <= 0xDFFF for character in text))
     raw = "".join(f"%{octet:02x}" for octet in text.encode()).encode()
     target = accepted(b"/" + raw, relaxed=relaxed)

@@ -14,7 +14,9 @@ ids = st.binary(min_size=1, max_size=128).map(lambda some: bytes(33 + byte % 94 
 
 
 @given(code=st.sampled_from(sorted(CODES)), detail=texts, request_id=ids, field=texts, message=texts)
-def test_it_is_what_an_encoder_makes_of_it(code: str, detail: str, request_id: bytes, field: str, message: str) -> None:
+def test_it_equals_the_output_of_an_encoder(
+    code: str, detail: str, request_id: bytes, field: str, message: str
+) -> None:
     refusal = Refusal(code, detail=detail, fields=[FieldError(field, message)])
     members = {
         "type": "about:blank",

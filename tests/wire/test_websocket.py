@@ -84,7 +84,7 @@ streams = st.lists(
 
 
 @given(stream=streams | st.binary(max_size=60), data=st.data())
-def test_the_counter_knows_what_looking_at_every_byte_knows(stream: bytes, data: st.DataObject) -> None:
+def test_the_counter_agrees_with_a_count_of_every_byte(stream: bytes, data: st.DataObject) -> None:
     counter, model = FrameCounter(), Model()
     for piece in pieces(stream, data):
         assert counter.rest(piece) == model.rest(piece)
@@ -122,7 +122,7 @@ def encode_all(stream: bytes) -> list[Frame]:
 
 
 @pytest.mark.parametrize("length", [2**16, 2**32, 2**63 - 1, 2**64 - 1])
-def test_a_length_that_nobody_could_send_is_only_a_number(length: int) -> None:
+def test_an_impossible_length_is_only_a_number(length: int) -> None:
     counter = FrameCounter()
     counter.feed(b"\x82\x7f" + length.to_bytes(8, "big"))
     assert not counter.between
@@ -131,7 +131,7 @@ def test_a_length_that_nobody_could_send_is_only_a_number(length: int) -> None:
 
 
 @given(reason=st.text(max_size=200), code=st.integers(1000, 4999), masked=st.booleans())
-def test_a_close_frame_is_one_whatever_the_reason(reason: str, code: int, masked: bool) -> None:
+def test_a_close_frame_is_valid_for_any_reason(reason: str, code: int, masked: bool) -> None:
     (frame,) = Decoder().feed(close_frame(code, reason, masked=masked))
     assert (frame.opcode, frame.fin, frame.rsv, frame.masked) == (CLOSE, True, 0, masked)
     assert len(frame.payload) <= 125
@@ -210,7 +210,7 @@ words = st.sampled_from((b"bearer", b"Bearer", b"chat", b"v1.json", b"tok.en-1",
 
 
 @given(lines=st.lists(st.lists(words, max_size=4).map(b", ".join), max_size=4))
-def test_what_follows_bearer_never_goes_on(lines: list[bytes]) -> None:
+def test_the_text_after_bearer_is_never_forwarded(lines: list[bytes]) -> None:
     fields = [(b"X", b"1"), *((NAME, line) for line in lines), (b"Y", b"2")]
     offer = offered_protocols(fields)
     kept = without_credential(fields)

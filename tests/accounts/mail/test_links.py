@@ -68,7 +68,7 @@ async def test_a_weak_new_password_leaves_the_link_good(client: Client) -> None:
 
 
 @pytest.mark.parametrize("host", ["Host", "X-Forwarded-Host", "Forwarded"])
-async def test_CVE_2026_124020_a_link_begins_with_the_public_url_whatever_the_request_names(
+async def test_CVE_2026_124020_a_link_begins_with_the_public_url_for_any_host_of_the_request(
     client: Client, host: str
 ) -> None:
     """Also CVE-2026-86055, CVE-2026-26747, CVE-2025-70948, GHSA-fqh6-6h6c-366m and CVE-2026-58202."""
@@ -342,7 +342,7 @@ async def test_CVE_2026_53516_the_owner_of_the_mailbox_takes_a_registered_accoun
     assert notice.message["Subject"] == "Your account at Example is yours alone"
 
 
-async def test_CVE_2026_103526_responses_do_not_tell_known_from_unknown_addresses(client: Client) -> None:
+async def test_CVE_2026_103526_responses_do_not_distinguish_known_from_unknown_addresses(client: Client) -> None:
     access = await client.register()
     await client.register(BOB)
     for path in ("/password/forgot", "/email"):

@@ -158,7 +158,7 @@ async def test_an_outage_delays_every_mail_and_its_end_sends_them_at_once(
     )
 
 
-async def test_a_replica_that_starts_during_an_outage_sends_what_waits(
+async def test_a_replica_that_starts_during_an_outage_sends_pending_changes(
     mailing: Mailing, smtp_server: SmtpServer, clock: Clock
 ) -> None:
     await mailing.account()

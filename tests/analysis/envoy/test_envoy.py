@@ -94,7 +94,7 @@ def everything(authority: Authority) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("options", [(), ("--native",)])
-def test_envoy_takes_what_every_key_becomes(tmp_path: Path, authority: Authority, options: tuple[str, ...]) -> None:
+def test_envoy_accepts_the_export_of_every_key(tmp_path: Path, authority: Authority, options: tuple[str, ...]) -> None:
     validates(tmp_path, exported(tmp_path, *options, **everything(authority)))
 
 
@@ -136,13 +136,13 @@ def test_an_address_that_is_none_is_wrong_usage(tmp_path: Path, address: str) ->
     assert outcome.code == 2
 
 
-def test_nothing_is_ever_allowed_because_nobody_answers(tmp_path: Path) -> None:
+def test_an_unavailable_gateway_allows_nothing(tmp_path: Path) -> None:
     text = json.dumps(exported(tmp_path))
     assert '"failure_mode_allow": false' in text
     assert '"name": "undecided"' in text
 
 
-def test_what_is_given_up_is_said_first(tmp_path: Path) -> None:
+def test_lost_features_are_listed_first(tmp_path: Path) -> None:
     config = written(tmp_path, tokens={"include_roles": True})
     said = run("export", "envoy", "--native", "--config", str(config), folder=tmp_path).out.splitlines()
     assert any("no instant revocation" in line for line in said[:6])
@@ -172,7 +172,7 @@ HMAC = [{"kid": "k", "algorithm": "HS256", "secret": "0123456789abcdef0123456789
     ],
 )
 @pytest.mark.parametrize("options", [(), ("--native",)])
-def test_what_envoy_cannot_be_told_is_an_error(
+def test_settings_without_an_equivalent_in_envoy_are_an_error(
     tmp_path: Path, key: str, changes: dict[str, Any], options: tuple[str, ...]
 ) -> None:
     assert f": {key}: " in refused(tmp_path, *options, **changes)
@@ -196,7 +196,7 @@ def with_route(**keys: Any) -> dict[str, Any]:
         ("routes[0].encoded_slash", with_route(encoded_slash="keep")),
     ],
 )
-def test_what_envoy_cannot_decide_alone_is_an_error_with_its_line(
+def test_decisions_that_envoy_cannot_make_alone_are_an_error_with_its_line(
     tmp_path: Path, key: str, changes: dict[str, Any]
 ) -> None:
     changes = {"tokens": {"include_roles": True}, **changes}

@@ -106,7 +106,7 @@ def test_the_paths_that_envoy_accepts_are_those_that_the_gateway_accepts(path: s
 
 
 @pytest.mark.parametrize("target", [*ALWAYS.values(), *STRICT.values()])
-def test_what_the_gateway_refuses_envoy_refuses(target: str) -> None:
+def test_envoy_refuses_the_requests_that_the_gateway_refuses(target: str) -> None:
     assert not accepts(target)
 
 
@@ -158,7 +158,7 @@ PATTERNS = [
     ),
     st.sampled_from(["", "/", "?", "?a/b", "/?x"]),
 )
-def test_a_pattern_matches_in_envoy_what_it_matches_here(pattern: str, parts: list[str], end: str) -> None:
+def test_a_pattern_matches_the_same_paths_in_envoy(pattern: str, parts: list[str], end: str) -> None:
     target = "/" + "/".join(parts) + end
     if not accepts(target):
         return
@@ -253,7 +253,7 @@ def test_no_spelling_of_an_identity_header_reaches_an_upstream(joints: tuple[str
         max_size=6,
     )
 )
-def test_what_the_gateway_drops_from_strangers_envoy_drops(parts: list[str]) -> None:
+def test_envoy_drops_the_headers_of_untrusted_clients_that_the_gateway_drops(parts: list[str]) -> None:
     name = "".join(parts)
     action = FieldRules(NAMES).action(name.encode())
     if action in (Action.DROP, Action.FORWARDING, Action.FORWARDED_PORT, Action.FORWARDED_PREFIX):

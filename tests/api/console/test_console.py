@@ -65,7 +65,7 @@ def signed_in(gateway: Gateway, email: str = ADMIN) -> str:
     return f"Cookie: {cookie.decode().partition(';')[0]}"
 
 
-def test_whoever_is_not_signed_in_gets_the_form_and_nothing_else(gateway: Gateway) -> None:
+def test_a_visitor_without_a_session_gets_only_the_form(gateway: Gateway) -> None:
     for path in (CONSOLE, f"{CONSOLE}?view=policy", f"{CONSOLE}?view=explain&url=/users/1/x"):
         for lines in ((), ("Cookie: gateway_console=nonsense",), ("Cookie: gateway_console=a.b.c; x",)):
             answer = gateway.get(path, *lines)
@@ -201,7 +201,7 @@ def test_the_form_of_another_site_is_refused(gateway: Gateway, line: str) -> Non
     assert answer.refused() == (403, "origin_not_allowed")
 
 
-def test_who_signs_out_or_is_no_administrator_any_more_is_out_at_once(gateway: Gateway) -> None:
+def test_a_user_who_signs_out_or_is_demoted_loses_access_at_once(gateway: Gateway) -> None:
     cookie = signed_in(gateway)
     answer = signing(gateway, cookie, action="sign-out")
     assert answer.status == 303
@@ -214,7 +214,7 @@ def test_who_signs_out_or_is_no_administrator_any_more_is_out_at_once(gateway: G
     assert b"Sign out" not in gateway.get(CONSOLE, cookie).body
 
 
-def test_it_shows_what_happens(gateway: Gateway) -> None:
+def test_it_shows_recent_requests(gateway: Gateway) -> None:
     cookie = signed_in(gateway)
     for path in ("/web/x", "/users/1/x", "/gone/x", "/half/x") * 10:
         gateway.get(path)

@@ -99,7 +99,7 @@ SECURITY: dict[str, list[dict[str, list[str]]]] = {
 }
 
 
-def test_it_says_of_each_what_its_route_says() -> None:
+def test_the_caption_of_each_matches_its_route() -> None:
     for route in ROUTES:
         if not route.is_served:
             continue
@@ -266,7 +266,7 @@ def test_nothing_in_the_description_becomes_markup() -> None:
 # ---- serving
 
 
-async def test_both_are_served_to_everybody(tmp_path: Path) -> None:
+async def test_both_are_public(tmp_path: Path) -> None:
     async with application(tmp_path, "sqlite://", prefix="/x") as client:
         described: httpx.Response = await client.get("/_gateway/openapi.json")
         assert (described.status_code, described.headers["content-type"]) == (200, "application/json")

@@ -94,7 +94,7 @@ def test_another_language_is_one_click_away(browser: Browser) -> None:
     assert "Anmelden" in browser.text()
 
 
-def test_a_refused_page_says_so_in_place(browser: Browser, gateway: Gateway) -> None:
+def test_a_refused_page_shows_the_reason_in_place(browser: Browser, gateway: Gateway) -> None:
     browser.go(f"http://127.0.0.1:{gateway.port}/nowhere")
     assert path_of(browser) == "/nowhere"
     assert "Page not found" in browser.text()

@@ -136,7 +136,7 @@ def test_a_new_password_with_the_link_takes_the_account_over(optional: Gateway) 
     owner.enter("eve@example.com", ANOTHER)
 
 
-def test_registration_by_mail_tells_nothing_and_creates_the_account_by_its_link(required: Gateway) -> None:
+def test_registration_by_mail_reveals_nothing_and_creates_the_account_by_its_link(required: Gateway) -> None:
     visitor = Visitor(required)
     pages = []
     for address in ("new@example.com", "new@example.com", "other@example.com"):
@@ -225,7 +225,7 @@ def test_cve_2026_26273_no_page_of_a_link_contains_its_token(optional: Gateway) 
 
 @pytest.mark.parametrize("page", ["verify", "reset", "invitation"])
 @pytest.mark.parametrize("token", ["gwl_" + "x" * 38, "x", "%00", ""])
-def test_links_that_are_not_valid_say_so(optional: Gateway, page: str, token: str) -> None:
+def test_invalid_links_show_a_message(optional: Gateway, page: str, token: str) -> None:
     for answer in (
         Visitor(optional).open(f"/account/{page}?token={token}"),
         Visitor(optional).submit(f"/account/{page}?token={token}", new_password=PASSWORD),

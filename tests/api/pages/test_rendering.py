@@ -143,7 +143,7 @@ def test_the_first_wrong_field_has_the_focus_and_names_its_error() -> None:
     assert focused["aria-describedby"] == "new_password-wrong new_password-hint"
 
 
-def test_a_refused_form_has_an_alert_and_says_so_in_the_title() -> None:
+def test_a_refused_form_has_an_alert_and_an_error_in_the_title() -> None:
     html = RENDERER.render(page("sign-in-refused"))[0]
     assert '<div class="alert" role="alert" id="reason">The e-mail address or the password is wrong.</div>' in html
     assert "<title>Error: Sign in · Northwind</title>" in html

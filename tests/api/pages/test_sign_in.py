@@ -79,7 +79,7 @@ class TestSignIn:
         assert f'value="{email}"' in html and "wrong-and-secret" not in html
         assert answer.values("set-cookie") == []
 
-    def test_tells_nothing_about_unknown_addresses(self, visitor: Visitor) -> None:
+    def test_unknown_addresses_are_not_revealed(self, visitor: Visitor) -> None:
         known = visitor.gateway.newcomer().email
         pages = []
         for email in (known, "unknown@example.com"):
@@ -100,7 +100,7 @@ class TestSignIn:
         assert answer.status == status
         assert sentence in text_of(answer)
 
-    def test_says_when_too_many_attempts_failed(self, visitor: Visitor) -> None:
+    def test_too_many_failed_attempts_show_the_wait(self, visitor: Visitor) -> None:
         email = visitor.gateway.newcomer().email
         answers = [visitor.submit("/account/sign-in", email=email, password="wrong") for _ in range(4)]
         assert [answer.status for answer in answers] == [401, 401, 401, 429]

@@ -88,7 +88,7 @@ def answer(answers: dict[str, str], about: str) -> str:
     return found
 
 
-def test_a_public_path_shows_what_the_upstream_received(answers: dict[str, str]) -> None:
+def test_a_public_path_shows_the_request_that_the_upstream_received(answers: dict[str, str]) -> None:
     seen = json.loads(answer(answers, "Everyone can call"))
     assert (seen["method"], seen["path"]) == ("GET", "/public/hello")
     assert "x-user-id" not in seen["headers"]
@@ -104,7 +104,7 @@ def test_registering_gives_tokens(answers: dict[str, str]) -> None:
     assert json.loads(answer(answers, "Register"))["token_type"] == "bearer"
 
 
-def test_the_upstream_is_told_who_calls_and_nothing_forged(answers: dict[str, str]) -> None:
+def test_the_upstream_receives_the_caller_and_no_forged_header(answers: dict[str, str]) -> None:
     seen = json.loads(answer(answers, "forged"))
     assert seen["headers"]["x-user-email"] == "ada@example.com"
     assert seen["headers"]["x-user-roles"] == "user"
@@ -157,7 +157,7 @@ def test_a_port_that_was_asked_for_is_not_replaced_by_another(demo: Demo, tmp_pa
     assert os.listdir(tmp_path) == []
 
 
-def test_where_every_port_is_taken_it_says_so(demo: Demo) -> None:
+def test_with_every_port_in_use_it_reports_that(demo: Demo) -> None:
     port = int(demo.url.rpartition(":")[2])
     with pytest.raises(CannotStart, match="--port"):
         command.free_port(range(port, port + 1))

@@ -100,7 +100,7 @@ def test_old_records_are_deleted_and_that_is_recorded(folder: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(("period", "said"), [("29d", "30d or more"), ("400", "not a duration"), ("0s", "30d or more")])
-def test_what_is_young_is_never_deleted(folder: Path, period: str, said: str) -> None:
+def test_young_records_are_never_deleted(folder: Path, period: str, said: str) -> None:
     made(folder, "ada@example.com")
     outcome = prune(folder, "--older-than", period)
     assert outcome.code == 2 and said in outcome.err

@@ -43,12 +43,12 @@ def test_a_subject_is_blocked_listed_and_let_in_again(folder: Path) -> None:
     assert json.loads(users(folder, "blocked", "--json").out) == []
 
 
-def test_programs_read_what_became_of_it(folder: Path) -> None:
+def test_the_json_contains_the_number_of_deleted_records(folder: Path) -> None:
     assert json.loads(users(folder, "block", "idp|bob", "--json").out) == {"subject": "idp|bob", "is_blocked": True}
     assert json.loads(users(folder, "unblock", "idp|bob", "--json").out) == {"subject": "idp|bob", "is_blocked": False}
 
 
-def test_to_block_twice_is_fine_and_to_let_in_who_is_not_blocked_is_not(folder: Path) -> None:
+def test_blocking_twice_succeeds_and_unblocking_an_unblocked_subject_fails(folder: Path) -> None:
     assert users(folder, "block", "idp|bob").code == users(folder, "block", "idp|bob").code == 0
     assert users(folder, "unblock", "idp|bob").code == 0
     again = users(folder, "unblock", "idp|bob")
@@ -69,7 +69,7 @@ def test_to_block_twice_is_fine_and_to_let_in_who_is_not_blocked_is_not(folder: 
         ("ann@example.com", "(idp)"),
     ],
 )
-def test_what_is_no_subject_of_an_issuer_is_refused(folder: Path, subject: str, said: str) -> None:
+def test_a_text_that_is_no_subject_of_an_issuer_is_refused(folder: Path, subject: str, said: str) -> None:
     outcome = users(folder, "block", subject)
     assert outcome.code == 1 and said in one_plain_line(outcome.err)
     assert json.loads(users(folder, "blocked", "--json").out) == []
@@ -80,7 +80,7 @@ def test_a_reason_is_one_line(folder: Path) -> None:
     assert outcome.code == 1 and "one line" in one_plain_line(outcome.err)
 
 
-def test_who_was_blocked_can_be_let_in_when_the_issuer_is_configured_no_more(folder: Path) -> None:
+def test_a_blocked_subject_can_be_unblocked_after_its_issuer_left_the_configuration(folder: Path) -> None:
     assert users(folder, "block", "idp|bob").code == 0
     (folder / "config/gateway.yaml").write_text('storage: {database: "sqlite:///gateway.db"}\n')
     assert users(folder, "unblock", "idp|bob").code == 0

@@ -123,7 +123,7 @@ def test_without_roles_an_account_gets_the_default_ones(folder: Path) -> None:
     assert made(folder, "ada@example.com")["roles"] == ["user"]
 
 
-def test_a_person_reads_what_was_done(folder: Path) -> None:
+def test_the_text_contains_the_change(folder: Path) -> None:
     outcome = users(folder, "create", "ada@example.com", "--role", "editor", "--role", "user", "--password-stdin")
     assert re.fullmatch(r"Created ada@example\.com \(active, roles: editor, user, id [0-9a-f-]{36}\)\.\n", outcome.out)
     lines = users(folder, "show", "ada@example.com").out.splitlines()
@@ -139,7 +139,7 @@ def test_an_account_may_be_named_by_its_id_and_revoked(folder: Path) -> None:
     assert (unknown.code, unknown.out) == (1, "") and "No account has this id" in unknown.err
 
 
-def test_an_address_that_somebody_else_has_registered_is_no_first_administrator(folder: Path) -> None:
+def test_an_address_registered_by_another_user_is_no_first_administrator(folder: Path) -> None:
     made(folder, "ada@example.com")
     outcome = users(folder, "create", "Ada@example.com", "--role", "admin", "--password-stdin")
     assert outcome.code == 1 and "take it over with 'gateway users set-password'" in outcome.err
@@ -248,7 +248,7 @@ def test_without_a_terminal_the_password_must_come_from_standard_input(folder: P
         assert "--password-stdin" in one_plain_line(outcome.err)
 
 
-def test_an_empty_standard_input_is_told(folder: Path) -> None:
+def test_an_empty_standard_input_is_reported(folder: Path) -> None:
     outcome = users(folder, "create", "ada@example.com", "--password-stdin", stdin="")
     assert outcome.code == 2
     assert "standard input" in one_plain_line(outcome.err)
@@ -313,7 +313,7 @@ def with_redis(folder: Path, url: str) -> None:
     (folder / "config/gateway.yaml").write_text(shared)
 
 
-def test_every_change_is_told_over_redis(folder: Path, shared_valkey: ValkeyServer) -> None:
+def test_every_change_is_announced_over_redis(folder: Path, shared_valkey: ValkeyServer) -> None:
     with_redis(folder, shared_valkey.url)
     changes = [
         ["disable", "ada@example.com"],
@@ -334,12 +334,12 @@ def test_every_change_is_told_over_redis(folder: Path, shared_valkey: ValkeyServ
             assert message is not None and user_id in message["data"], change
 
 
-def test_without_redis_a_person_is_told_when_a_change_is_seen(folder: Path) -> None:
+def test_without_redis_the_delay_of_a_change_is_printed(folder: Path) -> None:
     made(folder, "ada@example.com")
     assert "within 1m (cache.user_ttl)" in users(folder, "disable", "ada@example.com").err
 
 
-def test_a_change_that_cannot_be_told_is_made_and_said(folder: Path, valkey: ValkeyServer) -> None:
+def test_a_change_that_cannot_be_announced_is_made_and_reported(folder: Path, valkey: ValkeyServer) -> None:
     with_redis(folder, valkey.url)
     valkey.kill()
     assert users(folder, "create", "ada@example.com", "--password-stdin").code == 0
@@ -377,7 +377,7 @@ def test_a_refusal_is_one_line_and_exit_code_1(administered: Path, arguments: li
     assert said in one_plain_line(outcome.err)
 
 
-def test_everything_wrong_with_a_new_account_is_told_at_once(administered: Path) -> None:
+def test_all_errors_of_a_new_account_are_reported_at_once(administered: Path) -> None:
     outcome = users(administered, "create", "bob", "--role", "boss", "--password-stdin", stdin="short\n")
     line = one_plain_line(outcome.err)
     assert all(name in line for name in ("email: ", "password: ", "roles: "))

@@ -80,14 +80,14 @@ def written(folder: Path, redis: str) -> Path:
         (", redis: 'redis://127.0.0.1:1/0'", "Redis did not answer, so nothing was unlocked"),
     ],
 )
-def test_what_it_cannot_do_is_said_plainly(tmp_path: Path, redis: str, said: str) -> None:
+def test_a_failure_is_reported_clearly(tmp_path: Path, redis: str, said: str) -> None:
     config = str(written(tmp_path, redis))
     outcome = run_here("users", "unlock", "ada@example.com", "--config", config, folder=tmp_path)
     assert (outcome.code, outcome.out) == (2, "")
     assert said in one_plain_line(outcome.err)
 
 
-def test_nobody_is_unlocked_by_a_slip_of_the_pen(tmp_path: Path, shared_valkey: ValkeyServer) -> None:
+def test_a_misspelt_address_unlocks_no_account(tmp_path: Path, shared_valkey: ValkeyServer) -> None:
     config = str(written(tmp_path, f", redis: '{shared_valkey.url}'"))
     outcome = run_here("users", "unlock", "ada@example.com", "--config", config, folder=tmp_path)
     assert (outcome.code, outcome.out) == (1, "")

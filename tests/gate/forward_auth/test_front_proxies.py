@@ -160,7 +160,7 @@ def forged_fields(front: FrontProxy) -> list[str]:
 
 
 @pytest.mark.parametrize("path", ["/public/x", "/optional/x", "/api/x", "/stripped/x", "/kept/a%2Fb/x"])
-def test_a_stranger_says_nothing_to_the_upstream(
+def test_an_untrusted_client_sets_no_header_of_the_upstream(
     front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream, path: str
 ) -> None:
     line = gateway.login("user@example.com").line
@@ -246,7 +246,7 @@ def test_large_identities_and_long_paths_pass(
         assert upstream.only.target == path.encode()
 
 
-def test_a_refusal_says_why(front: FrontProxy) -> None:
+def test_a_refusal_carries_its_reason(front: FrontProxy) -> None:
     """The challenge, the methods and the retry time reach the client; the response is not cacheable."""
     missing = ask(front.address, request("/api/x"))
     other = ask(front.address, request("/methods/x", method="PATCH"))
@@ -296,7 +296,7 @@ async def speaking_of_cors(exchange: Exchange) -> None:
     await exchange.send(b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nContent-Length: 0\r\n\r\n")
 
 
-def test_envoy_lets_pages_read_what_the_gateway_lets_them_read(
+def test_envoy_lets_pages_read_the_responses_that_the_gateway_lets_them_read(
     front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream
 ) -> None:
     if front.name != "envoy":

@@ -114,7 +114,7 @@ def test_no_spelling_of_an_identity_header_reaches_the_upstream(name: str) -> No
 
 
 @pytest.mark.parametrize("name", sorted({*NOT_FOR_CALLERS, *(line.partition(":")[0] for line in HEARSAY)}))
-def test_a_stranger_says_nothing_to_the_upstream(name: str) -> None:
+def test_an_untrusted_client_sets_no_header_of_the_upstream(name: str) -> None:
     for joint in "-_.!#$%&'*+^`|~":
         assert left_out(chosen("/api/x"), name.replace("-", joint))
     # The gateway itself removes other spellings, even from trusted proxies.

@@ -31,7 +31,7 @@ def admission_of(fields: list[tuple[bytes, bytes]]) -> Admission:
     return Admission(route, (), canonical_target(head.target, relaxed=False), None, None, head)
 
 
-def test_whatever_goes_wrong_on_the_way_to_a_verdict_is_a_refusal() -> None:
+def test_every_failure_of_a_verdict_is_a_refusal() -> None:
     """The gate turns exceptions into refusals, and so does the code around it."""
 
     class Broken(Gate):
@@ -61,7 +61,7 @@ VALUES = st.one_of(
 
 
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=7))
-def test_CVE_2021_32637_whatever_is_asked_only_what_is_open_is_allowed(said: list[tuple[str, bytes]]) -> None:
+def test_CVE_2021_32637_only_public_paths_are_allowed_for_any_question(said: list[tuple[str, bytes]]) -> None:
     """No bytes in any field cause an exception, or allow a request that no rule opens."""
     routes = [
         Route(name="open", shape=parse_pattern("/public/**"), methods=None, upstream="web", authentication="none")

@@ -98,7 +98,7 @@ def test_an_ambiguous_path_is_refused(gateway: Gateway, admin: Account, target: 
 @pytest.mark.parametrize(
     "target", ["https://a/%zz", "https://gateway.test/%zz", "https://other.test/public/x", "public/x"]
 )
-def test_CVE_2021_32637_what_cannot_be_parsed_is_refused(gateway: Gateway, admin: Account, target: str) -> None:
+def test_CVE_2021_32637_unparsable_requests_are_refused(gateway: Gateway, admin: Account, target: str) -> None:
     assert gateway.ask(question(target, fields=[admin.line])).status == 400
 
 
@@ -155,7 +155,7 @@ def test_repeated_and_contradicting_fields_are_refused(gateway: Gateway, fields:
     assert gateway.ask(request(VERIFY, fields=fields)).status == 400
 
 
-def test_both_dialects_may_say_the_same(gateway: Gateway) -> None:
+def test_both_dialects_can_agree(gateway: Gateway) -> None:
     fields = ["X-Original-URI: /public/x", "X-Original-Method: GET"]
     assert gateway.ask(question("/public/x", fields=fields)).status == 200
 
@@ -197,7 +197,7 @@ def values(answer: Answer) -> dict[str, list[bytes]]:
     return {name: answer.values(name) for name in IDENTITY}
 
 
-def test_whoever_may_pass_is_named(gateway: Gateway, user: Account) -> None:
+def test_an_admitted_user_is_named(gateway: Gateway, user: Account) -> None:
     answer = gateway.ask(question("/api/%61", fields=[user.line, "X-User-Id: root", "x_user_id: root"]))
     assert answer.status == 200
     assert answer.body == b""
@@ -214,7 +214,7 @@ def test_whoever_may_pass_is_named(gateway: Gateway, user: Account) -> None:
 
 @pytest.mark.parametrize("target", ["/public/x", "/optional/x"])
 @pytest.mark.parametrize("fields", [[], ["Authorization: Bearer nonsense"]])
-def test_GHSA_7r4p_vjf4_gxv4_nobody_has_every_identity_header_without_a_value(
+def test_GHSA_7r4p_vjf4_gxv4_an_anonymous_verdict_has_every_identity_header_without_a_value(
     gateway: Gateway, target: str, fields: list[str]
 ) -> None:
     """A proxy that copies response fields then overwrites the client's fields (CVE-2026-31908)."""
@@ -233,7 +233,7 @@ def test_GHSA_7r4p_vjf4_gxv4_nobody_has_every_identity_header_without_a_value(
         ("/public/%41?a#".removesuffix("#"), b"/public/A"),
     ],
 )
-def test_the_path_to_send_on_is_told(gateway: Gateway, user: Account, target: str, sent: bytes) -> None:
+def test_the_path_to_forward_is_returned(gateway: Gateway, user: Account, target: str, sent: bytes) -> None:
     assert gateway.ask(question(target, fields=[user.line])).value("x-gateway-path") == sent
 
 
@@ -315,7 +315,7 @@ def test_questions_and_requests_are_counted_together(limited: Gateway) -> None:
     assert refused.head.has("retry-after")
 
 
-def test_callers_are_told_apart_by_what_the_proxy_says_of_them(limited: Gateway) -> None:
+def test_clients_are_distinguished_by_the_address_from_the_proxy(limited: Gateway) -> None:
     def ask(address: str) -> int:
         return limited.ask(question("/by-address/x", fields=[f"X-Forwarded-For: {address}"])).status
 
@@ -387,7 +387,7 @@ def test_the_answer_holds_the_assertion_for_the_upstream_of_the_route(limited: G
             assert b"X-Identity-Token" in answer.values("x-envoy-auth-headers-to-remove")[0]
 
 
-def test_a_trace_is_given_no_proof_of_who_calls(limited: Gateway) -> None:
+def test_a_trace_carries_no_proof_of_identity(limited: Gateway) -> None:
     """RFC 9110 9.3.8: the upstream shows it to the client."""
     user = limited.login("user@example.com")
     for method, proven in (("GET", True), ("TRACE", False)):

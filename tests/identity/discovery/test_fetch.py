@@ -73,7 +73,7 @@ async def test_only_a_whole_answer_is_one_and_no_redirect_is_followed(status: in
 
 
 @respx.mock
-async def test_what_is_too_large_is_read_no_further() -> None:
+async def test_an_oversized_body_is_read_no_further() -> None:
     respx.get(ADDRESS).respond(200, content=b" " * MAX_SIZE)
     assert len((await fetch(ADDRESS)).text) == MAX_SIZE
     read = []
@@ -141,7 +141,7 @@ async def test_nothing_is_asked_for_on_a_way_that_others_can_read(address: str, 
         ("", False),
     ],
 )
-def test_this_machine_is_told_from_others(address: str, loopback: bool) -> None:
+def test_loopback_addresses_are_distinguished_from_others(address: str, loopback: bool) -> None:
     assert is_loopback(address) is loopback
     assert is_trusted_transport(address) is loopback
     if address.startswith("http"):
@@ -179,7 +179,7 @@ HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"
 
 
 @pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200", HALF], ids=["silent", "half a head", "half a body"])
-async def test_who_does_not_finish_is_given_up_on(first: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_endless_response_is_cut_off(first: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "LIMIT", 0.3)
     server = Silent(first)
     try:

@@ -86,7 +86,7 @@ async def test_they_are_renewed_before_they_are_stale(max_age: float | None, age
     assert rig.server.asked == 2
 
 
-async def test_a_renewal_takes_nothing_from_anybody_while_it_runs() -> None:
+async def test_a_renewal_fails_no_verification_while_it_runs() -> None:
     rig = Rig("k1")
     await rig.tick()
     rig.server.answering.clear()
@@ -174,7 +174,7 @@ async def test_an_unknown_key_is_asked_for_at_most_every_thirty_seconds() -> Non
     assert rig.server.asked == 3
 
 
-async def test_a_new_key_is_known_as_soon_as_somebody_presents_it() -> None:
+async def test_a_new_key_is_known_as_soon_as_a_token_uses_it() -> None:
     rig = Rig("k1")
     await rig.tick()
     rig.server.kids = ("k2", "k1")
@@ -183,7 +183,7 @@ async def test_a_new_key_is_known_as_soon_as_somebody_presents_it() -> None:
     assert rig.known("k1", "k2") and rig.losses == 0 and not rig.keys.may_be_asked
 
 
-async def test_all_who_ask_share_one_fetch() -> None:
+async def test_all_waiting_callers_share_one_fetch() -> None:
     rig = Rig("k1")
     rig.server.answering.clear()
     rig.keys.tick(rig.clock.now)  # the first fetch is in progress
@@ -197,7 +197,7 @@ async def test_all_who_ask_share_one_fetch() -> None:
     assert rig.server.asked == 1 and rig.known("k1")
 
 
-async def test_to_wait_for_a_renewal_costs_nobody_the_right_to_ask() -> None:
+async def test_waiting_for_a_renewal_costs_no_fetch() -> None:
     rig = Rig("k1")
     rig.server.answering.clear()
     rig.keys.tick(rig.clock.now)
@@ -208,14 +208,14 @@ async def test_to_wait_for_a_renewal_costs_nobody_the_right_to_ask() -> None:
     assert rig.keys.may_be_asked
 
 
-async def test_an_issuer_that_is_out_is_no_error_for_who_asks() -> None:
+async def test_an_issuer_that_is_down_is_no_error_for_waiting_callers() -> None:
     rig = Rig("k1")
     rig.server.error = FetchFailed("refused")
     await rig.keys.ask()
     assert not rig.known("k1") and not rig.keys.may_be_asked
 
 
-async def test_who_waits_is_let_go_when_all_is_closed() -> None:
+async def test_closing_releases_waiting_callers() -> None:
     rig = Rig("k1")
     rig.server.answering.clear()
     asker = asyncio.create_task(rig.keys.ask())

@@ -191,7 +191,7 @@ RESPONSES = st.builds(
 
 @examples(250)
 @given(method=st.sampled_from(["GET", "GET", "POST", "HEAD"]), sent=RESPONSES)
-def test_they_agree_on_whatever_comes(upstream: RecordingUpstream, method: str, sent: bytes) -> None:
+def test_they_agree_on_any_request(upstream: RecordingUpstream, method: str, sent: bytes) -> None:
     agree(upstream, method, sent)
 
 

@@ -54,7 +54,7 @@ def test_each_kind_of_error_has_its_own(kind: type[httpx.TransportError], code: 
     assert (refusal.retry_after is not None) == (code == "overloaded")
 
 
-def test_an_error_that_says_nothing_is_named() -> None:
+def test_an_error_without_text_is_named() -> None:
     assert refusal_of(httpx.ReadError(""), TARGET).reason.endswith("ReadError")
 
 

@@ -53,7 +53,7 @@ PASSED = {
 
 
 @pytest.mark.parametrize(("sent", "wanted"), PASSED.values(), ids=PASSED)
-def test_only_the_final_head_and_what_follows_it_is_for_h11(sent: bytes, wanted: bytes) -> None:
+def test_only_the_final_head_and_the_bytes_behind_it_reach_h11(sent: bytes, wanted: bytes) -> None:
     got, hints = passed(sent)
     assert got == wanted
     assert all(hint == [(b"Link", b"</a>")] for hint in hints)
@@ -70,14 +70,14 @@ STOPPED = {
 
 
 @pytest.mark.parametrize("sent", STOPPED.values(), ids=STOPPED)
-def test_what_can_be_no_head_is_stopped_at_once(sent: bytes) -> None:
+def test_bytes_that_cannot_be_a_head_are_refused_at_once(sent: bytes) -> None:
     got, hints = passed(sent)
     assert isinstance(got, str)
     assert hints == []
 
 
 @pytest.mark.parametrize("size", [4 * KIB, 200 * KIB])
-def test_a_head_may_be_as_large_as_the_limit_says(size: int) -> None:
+def test_a_head_can_be_as_large_as_the_limit(size: int) -> None:
     """200 KiB are more than httpcore would pass to h11 in pieces."""
     head = b"HTTP/1.1 200 OK\r\nX-Large: %b\r\n\r\n" % (b"x" * (size - 40))
     assert passed(head, limit=size) == (head, [])

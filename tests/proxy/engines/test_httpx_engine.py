@@ -77,7 +77,7 @@ async def heads(engine: Engine, upstream: RecordingUpstream, fields: bytes, **va
 
 
 @pytest.mark.parametrize("host", [None, b"some.name:81"])
-async def test_a_request_is_what_the_native_engine_sends_to_the_byte(
+async def test_a_request_equals_that_of_the_native_engine_to_the_byte(
     upstream: RecordingUpstream, host: bytes | None
 ) -> None:
     native = await heads("native", upstream, FIELDS, host=host)
@@ -190,7 +190,7 @@ async def test_a_body_over_the_limit_is_cut_off(upstream: RecordingUpstream) -> 
     assert not upstream.only.whole
 
 
-async def test_what_is_sent_behind_an_answer_is_for_nobody(upstream: RecordingUpstream) -> None:
+async def test_bytes_behind_a_response_answer_no_request(upstream: RecordingUpstream) -> None:
     """The upstream has answered and closed; the client has not noticed yet."""
 
     async def early(exchange: recording.Exchange) -> None:
@@ -288,7 +288,7 @@ async def test_a_name_that_is_none_is_unreachable() -> None:
         assert (await harness.ask()).code == "upstream_unreachable"
 
 
-async def test_what_nobody_has_thought_of_is_reported_and_answered(upstream: RecordingUpstream) -> None:
+async def test_an_unexpected_error_is_reported_and_answered(upstream: RecordingUpstream) -> None:
     reported: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda loop, context: reported.append(context))
@@ -347,7 +347,9 @@ async def test_a_closed_engine_lets_everything_end(upstream: RecordingUpstream) 
 
 
 @pytest.mark.parametrize("moment", ["at once", "connecting", "amid the upload", "before the head", "amid the body"])
-async def test_a_caller_who_leaves_leaves_nothing_behind(upstream: RecordingUpstream, deaf: Deaf, moment: str) -> None:
+async def test_a_disconnected_client_leaves_nothing_behind(
+    upstream: RecordingUpstream, deaf: Deaf, moment: str
+) -> None:
     upstream.on("/x", silent())
     if moment == "amid the body":
         upstream.on("/x", HeldConnection(before=response(200, ["Content-Length: 9"], None) + b"half"))
@@ -376,7 +378,7 @@ async def reached(moment: str, outcome: Outcome, exchange: Exchange, upstream: R
         await until(lambda: upstream.requests)
 
 
-async def test_a_caller_may_leave_in_the_middle_of_being_told(upstream: RecordingUpstream) -> None:
+async def test_a_client_can_disconnect_while_it_is_answered(upstream: RecordingUpstream) -> None:
     """A client can disconnect at every notification, and gets none afterwards."""
 
     class Leaving(Outcome):

@@ -14,7 +14,7 @@ from tests.support.waiting import eventually
 from tests.support.wording import request
 
 
-def test_a_reload_changes_the_engine_and_what_runs_goes_on(
+def test_a_reload_changes_the_engine_and_running_requests_continue(
     gateways: Gateways, upstream: RecordingUpstream, tmp_path: Path
 ) -> None:
     held = HeldConnection(before=response(200, ["Content-Length: 6"], None) + b"old", after=b"new")

@@ -163,7 +163,7 @@ def test_a_passed_check_ends_the_panic_with_the_ejection() -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("count", [2, 3])
-def test_what_has_just_come_back_gets_little_at_first_and_then_its_full_share(count: int, policy: str) -> None:
+def test_a_returned_target_starts_slowly_and_then_gets_its_full_share(count: int, policy: str) -> None:
     """It is the least busy target, and must not receive all requests at once."""
     targets = places(count)
     targets[1].health.failed(0.0)
@@ -193,7 +193,7 @@ def test_no_request_is_refused_when_all_targets_have_just_come_back(policy: str)
     out=st.sets(st.integers(0, 5)),
     avoided=st.none() | st.integers(0, 5),
 )
-def test_whatever_is_chosen_is_well(policy: str, loads: list[int], out: set[int], avoided: int | None) -> None:
+def test_every_chosen_target_is_healthy(policy: str, loads: list[int], out: set[int], avoided: int | None) -> None:
     targets = places(len(loads), CHECKS)
     for number, load in enumerate(loads):
         targets[number].load = load

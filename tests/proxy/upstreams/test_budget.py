@@ -30,7 +30,7 @@ def test_a_quiet_gateway_may_retry_at_once() -> None:
     assert taken(RetryBudget(0.2), 20) == 20
 
 
-def test_what_is_saved_up_is_bounded() -> None:
+def test_the_saved_budget_is_bounded() -> None:
     budget = RetryBudget(0.2)
     budget.earn(1_000_000)
     assert taken(budget, STORM) <= 101 + 0.2 * STORM

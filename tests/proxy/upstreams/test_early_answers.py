@@ -237,7 +237,7 @@ def test_an_answer_over_tls_that_comes_before_the_upload_has_ended_is_passed_on(
 @pytest.mark.parametrize(
     ("answer", "status", "content"), [(REFUSAL, 413, b"too much"), (REFUSAL[:-1], 413, b"too muc"), (b"", 502, b"")]
 )
-def test_a_failed_write_over_tls_leaves_what_has_arrived(
+def test_a_failed_write_over_tls_keeps_the_received_bytes(
     refusing: Starter,
     tmp_path: Path,
     run: Callable[[Coroutine[None, None, None]], None],

@@ -146,7 +146,7 @@ def test_clients_are_networks_of_version_6_and_addresses_of_version_4(one: str, 
     connections=st.integers(2, 9),
     events=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 8)), max_size=80),
 )
-def test_no_client_gets_more_than_half_while_another_waits_and_none_waits_for_ever(
+def test_no_client_gets_more_than_half_while_another_waits_and_none_starves(
     connections: int, events: list[tuple[str, int]]
 ) -> None:
     queue = queue_of(connections)

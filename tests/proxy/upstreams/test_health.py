@@ -34,7 +34,7 @@ def test_so_many_failures_in_a_row_eject() -> None:
     assert not health.usable(0.0)
 
 
-def test_an_answer_in_between_starts_the_row_anew() -> None:
+def test_a_success_resets_the_row_of_failures() -> None:
     health = one_of_two(None, EJECT)
     for _ in range(10):
         assert fail(health, 2) == [False, False]
@@ -49,14 +49,14 @@ def test_it_is_back_after_the_time() -> None:
     assert health.usable(110.0)
 
 
-def test_failures_of_what_was_under_way_when_it_was_ejected_do_not_keep_it_out_for_longer() -> None:
+def test_failures_of_requests_from_before_the_ejection_do_not_extend_it() -> None:
     health = one_of_two(None, EJECT)
     fail(health, 3, now=100.0)
     assert not any(fail(health, 50, now=109.0))
     assert health.usable(110.0)
 
 
-def test_one_failure_ejects_what_has_just_come_back() -> None:
+def test_one_failure_ejects_a_returned_target() -> None:
     health = one_of_two(None, EJECT)
     fail(health, 3)
     assert fail(health, 1, now=10.0) == [True]
@@ -64,7 +64,7 @@ def test_one_failure_ejects_what_has_just_come_back() -> None:
     assert health.usable(20.0)
 
 
-def test_what_has_answered_since_it_is_back_is_judged_as_before() -> None:
+def test_a_target_that_has_answered_since_its_return_is_judged_as_before() -> None:
     health = one_of_two(None, EJECT)
     fail(health, 3)
     health.succeeded()
@@ -171,7 +171,7 @@ def share_taken(health: TargetHealth, now: float, turns: int = 1000) -> float:
     return sum(health.in_rotation(now) for _ in range(turns)) / turns
 
 
-def test_what_was_never_out_takes_every_turn() -> None:
+def test_a_target_that_was_never_ejected_takes_every_turn() -> None:
     health = one_of_two(CHECKS, EJECT)
     assert share_taken(health, 0.0) == 1.0
 

@@ -78,7 +78,7 @@ WELL: dict[str, Behaviour] = {
 
 
 @pytest.mark.parametrize("behaviour", WELL.values(), ids=WELL)
-async def test_a_status_below_400_is_well_whatever_follows(fleet: Fleet, behaviour: Behaviour) -> None:
+async def test_a_status_below_400_is_healthy_for_any_body(fleet: Fleet, behaviour: Behaviour) -> None:
     fleet["a"].behaviour = only_checks(behaviour)
     async with running(checked(fleet["a"].url, fall=1)) as harness:
         await asyncio.to_thread(lambda: _arrived(fleet, 6))
@@ -91,7 +91,7 @@ def _arrived(fleet: Fleet, count: int) -> None:
     eventually(lambda: fleet["a"].requests >= count)
 
 
-async def test_a_check_says_what_it_is_and_asks_for_what_is_set(fleet: Fleet) -> None:
+async def test_a_check_identifies_itself_and_sends_the_configured_request(fleet: Fleet) -> None:
     heads: list[bytes] = []
 
     class Noting(Served):
@@ -178,7 +178,7 @@ async def test_the_log_contains_the_error_of_a_refused_connection(
     await asyncio.to_thread(fleet["a"].up)
 
 
-async def test_with_all_targets_out_callers_are_told_to_come_again(fleet: Fleet) -> None:
+async def test_with_all_targets_down_clients_receive_retry_after(fleet: Fleet) -> None:
     fleet.behave(only_checks(status(500)))
     async with running(checked(*fleet.urls, interval=1.0, fall=1, rise=3)) as harness:
         await until(lambda: not any(pool.health.is_up for pool in harness.engine.pools))
@@ -231,7 +231,7 @@ async def test_checks_leave_no_connection_behind(fleet: Fleet) -> None:
         await asyncio.to_thread(target.idle)
 
 
-async def test_what_comes_back_by_its_checks_gets_little_at_first(fleet: Fleet) -> None:
+async def test_a_target_returned_by_its_checks_starts_slowly(fleet: Fleet) -> None:
     await asyncio.to_thread(fleet["a"].down)
     async with running(checked(*fleet.urls[:2])) as harness:
         await until_served_by(harness, up={"b"})
@@ -269,7 +269,7 @@ async def test_checks_and_ejection_go_together(fleet: Fleet) -> None:
         await until_served_by(harness, up={"a", "b"})
 
 
-async def test_an_answer_that_comes_while_a_check_waits_is_nobody_elses(fleet: Fleet) -> None:
+async def test_a_response_during_the_wait_for_a_check_belongs_to_no_other(fleet: Fleet) -> None:
     """The timeout of a check closes its connection, so later bytes answer no other request."""
     fleet["a"].behaviour = only_checks(
         lambda served: served.later(0.15, lambda: served.send(b"HTTP/1.1 200 LATE\r\n\r\n"))

@@ -193,7 +193,7 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("attack", FLOODS.values(), ids=FLOODS)
-def test_a_flood_in_one_packet_holds_nobody_up(shared: Gateway, attack: bytes) -> None:
+def test_a_flood_in_one_packet_delays_no_other(shared: Gateway, attack: bytes) -> None:
     longest = min(blocked(shared, attack) for _ in range(3))
     print(f"\nlongest wait {longest * 1000:.0f} ms")
     assert longest < 0.2
@@ -249,7 +249,7 @@ def test_a_caller_may_not_outgrow_the_limit_by_repeating_himself(shared: Gateway
 # ---- the number of connections
 
 
-def test_beyond_the_limit_callers_are_told_and_below_it_they_are_served_again(start: Start, fleet: Fleet) -> None:
+def test_beyond_the_limit_clients_are_refused_and_below_it_served_again(start: Start, fleet: Fleet) -> None:
     gateway = start({"web": fleet.urls}, server={"max_connections": 50})
     with crowd(gateway, 50):
         for _ in range(20):
@@ -277,7 +277,7 @@ def test_far_beyond_the_limit_there_is_not_even_an_answer(start: Start, fleet: F
 
 @pytest.mark.parametrize("size", [64 * 1024, 300 * 1024, 32 * MiB], ids=["little", "some", "much"])
 @pytest.mark.parametrize("closing", [False, True], ids=["who stay", "who would be closed"])
-def test_callers_who_take_nothing_are_cut_off(start: Start, fleet: Fleet, size: int, closing: bool) -> None:
+def test_clients_that_read_nothing_are_cut_off(start: Start, fleet: Fleet, size: int, closing: bool) -> None:
     """Independent of the size of the unread response, and of the next step on the connection."""
 
     def large(served: Served) -> None:
@@ -298,7 +298,7 @@ def test_callers_who_take_nothing_are_cut_off(start: Start, fleet: Fleet, size: 
         caller.close()
 
 
-def test_a_caller_who_reads_slowly_but_steadily_is_not(start: Start, fleet: Fleet) -> None:
+def test_a_client_that_reads_slowly_but_steadily_is_not(start: Start, fleet: Fleet) -> None:
     size = 4 * MiB
     fleet.behave(lambda served: served.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size))
     gateway = start({"web": fleet.urls}, patches={"gateway.proxy.stall_watch.STALL": 1.0})
@@ -331,7 +331,7 @@ def left(gateway: Gateway, how: Ending) -> None:
 
 
 @pytest.mark.parametrize("how", ["fin", "reset"])
-def test_callers_who_leave_leave_nothing(start: Start, fleet: Fleet, how: Ending) -> None:
+def test_disconnected_clients_leave_nothing(start: Start, fleet: Fleet, how: Ending) -> None:
     fleet.behave(lambda served: None)
     gateway = start({"web": fleet.urls})
     before = descriptors(gateway)
@@ -343,7 +343,7 @@ def test_callers_who_leave_leave_nothing(start: Start, fleet: Fleet, how: Ending
         target.idle(2)
 
 
-async def test_a_caller_that_opens_and_leaves_all_the_time_holds_nobody_up(shared: Gateway) -> None:
+async def test_a_client_that_connects_and_disconnects_all_the_time_delays_no_other(shared: Gateway) -> None:
     gateway = shared
     stop = asyncio.Event()
 

@@ -61,7 +61,7 @@ async def test_no_other_request_is_sent_twice_and_none_fails_once_connecting_doe
     assert set(fleet.seen.values()) == {1}
 
 
-async def test_a_target_that_only_fails_slowly_costs_nobody_twice(start: Start, fleet: Fleet) -> None:
+async def test_a_target_that_fails_slowly_delays_no_client_twice(start: Start, fleet: Fleet) -> None:
     """Timeouts are not retried, and eject."""
     fleet["a"].behaviour = lambda served: None
     upstream = {"targets": fleet.urls[:2], "response_timeout": "300ms"}

@@ -81,7 +81,7 @@ def _stop(target: Target, server: asyncio.Server) -> None:
 # ---- pooled connections
 
 
-async def test_a_connection_that_says_goodbye_is_given_to_nobody(fleet: Fleet) -> None:
+async def test_a_connection_announced_as_closing_is_not_reused(fleet: Fleet) -> None:
     """The pool knows the end at once; the event loop reports it a moment later, and other requests can arrive in
     between."""
     async with running(settings(fleet["a"].url)) as harness:
@@ -92,7 +92,7 @@ async def test_a_connection_that_says_goodbye_is_given_to_nobody(fleet: Fleet) -
         assert fleet["a"].accepted == 2
 
 
-async def test_a_connection_that_speaks_unasked_is_given_to_nobody(fleet: Fleet) -> None:
+async def test_a_connection_with_unrequested_bytes_is_not_reused(fleet: Fleet) -> None:
     async with running(settings(fleet["a"].url)) as harness:
         await harness.ask()
         (connection,) = pool_of(harness).connections
@@ -109,7 +109,7 @@ async def test_a_pool_has_at_most_so_many_connections(fleet: Fleet) -> None:
     assert fleet["a"].accepted <= 3
 
 
-async def test_a_thousand_who_leave_the_line_at_once_leave_it_at_once(fleet: Fleet) -> None:
+async def test_a_thousand_cancelled_waits_are_removed_at_once(fleet: Fleet) -> None:
     fleet["a"].behaviour = hang
     async with running(settings(fleet["a"].url, max_connections=1)) as harness:
         waiting = [harness.begin()[1] for _ in range(4097)]
@@ -137,7 +137,7 @@ async def test_a_line_that_is_too_long_turns_away(fleet: Fleet) -> None:
 # ---- the end of an engine after a reload
 
 
-async def test_what_runs_when_an_engine_is_closed_runs_to_its_end(fleet: Fleet) -> None:
+async def test_running_requests_of_a_closed_engine_finish(fleet: Fleet) -> None:
     fleet["a"].behaviour = lambda served: served.later(0.2, lambda: served.send(OK))
     async with running(settings(fleet["a"].url)) as harness:
         outcome, _ = harness.begin()
@@ -147,7 +147,7 @@ async def test_what_runs_when_an_engine_is_closed_runs_to_its_end(fleet: Fleet) 
         await asyncio.to_thread(fleet["a"].idle)
 
 
-async def test_who_waits_when_an_engine_is_closed_is_served(fleet: Fleet) -> None:
+async def test_waiting_requests_of_a_closed_engine_are_served(fleet: Fleet) -> None:
     fleet["a"].behaviour = lambda served: served.later(0.1, lambda: served.send(OK))
     async with running(settings(fleet["a"].url, max_connections=1)) as harness:
         begun = [harness.begin("POST", body=b"x") for _ in range(5)]
@@ -158,7 +158,7 @@ async def test_who_waits_when_an_engine_is_closed_is_served(fleet: Fleet) -> Non
     assert fleet["a"].requests == 5
 
 
-async def test_who_comes_late_to_a_closed_engine_is_served(fleet: Fleet) -> None:
+async def test_late_requests_to_a_closed_engine_are_served(fleet: Fleet) -> None:
     """A decision was made under the old configuration, and the request had to wait for a store."""
     async with running(settings(fleet["a"].url)) as harness:
         listeners = harness.ticker.listeners

@@ -126,7 +126,7 @@ WAITS = {
 @pytest.mark.parametrize("behaviour", WAITS.values(), ids=WAITS)
 @pytest.mark.parametrize("body", [None, b"body"], ids=["GET", "POST"])
 @pytest.mark.parametrize("face", FACES)
-def test_a_caller_who_leaves_ends_the_upstream_request_at_once(
+def test_a_disconnected_client_ends_the_upstream_request_at_once(
     served_by: "dict[Face, Gateway]",
     waiting_fleet: Fleet,
     face: Face,
@@ -171,7 +171,7 @@ def served_by(waiting_fleet: Fleet, tmp_path_factory: pytest.TempPathFactory):  
 
 
 @pytest.mark.parametrize("face", FACES)
-def test_many_who_leave_at_once_leave_nothing(start: Start, fleet: Fleet, face: Face) -> None:
+def test_many_disconnects_at_once_leave_nothing(start: Start, fleet: Fleet, face: Face) -> None:
     fleet["a"].behaviour = lambda served: None
     gateway = start({"web": {"targets": [fleet["a"].url], "max_connections": 50}}, face)
     callers = [gateway.caller() for _ in range(300)]

@@ -79,7 +79,7 @@ async def dialled(one: TargetConnector, times: int = 1, within: float = 2.0) -> 
     return Here.peers
 
 
-async def test_a_name_is_asked_for_anew_each_time(everywhere: Fleet) -> None:
+async def test_a_name_is_resolved_again_each_time(everywhere: Fleet) -> None:
     names = Names(["127.0.0.1"], ["127.0.0.2"], ["127.0.0.3"])
     port = everywhere["a"].address[1]
     assert await dialled(connector(named(port), names), 4) == ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.3"]
@@ -310,7 +310,7 @@ async def test_when_all_refuse_it_is_refused(fleet: Fleet) -> None:
         await dialled(connector(named(fleet["a"].address[1]), names))
 
 
-async def test_those_who_ask_at_once_share_a_question(everywhere: Fleet) -> None:
+async def test_concurrent_resolutions_share_a_query(everywhere: Fleet) -> None:
     names = Names(["127.0.0.1"], pause=0.05)
     one = connector(named(everywhere["a"].address[1]), names)
     await asyncio.gather(*(dialled(one) for _ in range(20)))
@@ -319,7 +319,7 @@ async def test_those_who_ask_at_once_share_a_question(everywhere: Fleet) -> None
     assert len(names.asked) == 2
 
 
-async def test_who_stops_waiting_for_a_name_takes_the_answer_from_nobody(everywhere: Fleet) -> None:
+async def test_a_cancelled_resolution_takes_the_result_from_no_other(everywhere: Fleet) -> None:
     names = Names(["127.0.0.1"], pause=0.2)
     one = connector(named(everywhere["a"].address[1]), names)
     impatient = asyncio.ensure_future(dialled(one, within=0.05))
@@ -354,7 +354,7 @@ async def test_targets_may_have_names(fleet: Fleet, host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 64 + ".invalid", "x..invalid"])
-async def test_a_name_that_nobody_has_is_unreachable(host: str) -> None:
+async def test_an_unresolvable_name_is_unreachable(host: str) -> None:
     async with running(settings(f"http://{host}:80")) as harness:
         assert (await harness.ask()).code in ("upstream_unreachable", "upstream_timeout")
 

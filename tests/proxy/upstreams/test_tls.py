@@ -71,7 +71,7 @@ def secure(fleet: Fleet, **tls: Any) -> UpstreamSettings:
 # ---- server names
 
 
-async def test_a_target_that_asks_who_we_are_is_told(papers: Papers, guarded: Fleet) -> None:
+async def test_a_target_that_requires_a_client_certificate_gets_it(papers: Papers, guarded: Fleet) -> None:
     certificate, key = papers.client()
     upstream = secure(guarded, ca=papers.ca, client_cert=certificate, client_key=key, server_name="orders.internal")
     async with running(upstream) as harness:
@@ -97,7 +97,9 @@ REFUSED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", REFUSED.values(), ids=REFUSED)
-async def test_whoever_is_not_the_one_gets_nothing(papers: Papers, guarded: Fleet, changes: dict[str, Any]) -> None:
+async def test_a_target_with_another_certificate_gets_nothing(
+    papers: Papers, guarded: Fleet, changes: dict[str, Any]
+) -> None:
     certificate, key = papers.client()
     tls: dict[str, str | None] = {
         "ca": papers.ca,
@@ -113,7 +115,7 @@ async def test_whoever_is_not_the_one_gets_nothing(papers: Papers, guarded: Flee
     assert guarded.requests == 0
 
 
-async def test_without_verification_anybody_will_do(papers: Papers) -> None:
+async def test_without_verification_any_certificate_is_accepted(papers: Papers) -> None:
     fleet = Fleet("a", tls=papers.server("somebody.else"))
     try:
         async with running(secure(fleet, verify=False)) as harness:
@@ -151,9 +153,7 @@ def _end(served: Served) -> None:
 
 
 @pytest.mark.parametrize(("behaviour", "whole"), [(_cut, False), (_end, True)], ids=["cut", "ended"])
-def test_an_answer_that_only_its_end_delimits_needs_a_goodbye(
-    papers: Papers, behaviour: Behaviour, whole: bool
-) -> None:
+def test_a_response_delimited_by_its_end_needs_close_notify(papers: Papers, behaviour: Behaviour, whole: bool) -> None:
     """RFC 9112 9.8: without close_notify the response can be truncated by an attacker. (On the event loop of `serve`;
     asyncio's own does not distinguish the two ends.)"""
     fleet = Fleet("a", tls=papers.server("orders.internal"))
@@ -214,7 +214,7 @@ def unusable(papers: Papers) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_files_that_cannot_be_used_are_told_with_their_upstream(papers: Papers) -> None:
+def test_unusable_files_are_reported_with_their_upstream(papers: Papers) -> None:
     for what, tls in unusable(papers).items():
         with pytest.raises(CannotStart, match=r"upstreams\.web\.tls: cannot be used: "):
             contexts(**tls)

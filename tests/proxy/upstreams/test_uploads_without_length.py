@@ -47,7 +47,7 @@ def answers(port: int) -> bool:
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_what_an_application_reads_of_an_upload_depends_on_its_server(
+def test_the_view_of_an_application_on_an_upload_depends_on_its_server(
     start: Start, tmp_path: Path, server: str
 ) -> None:
     (tmp_path / "echo.py").write_text(APPLICATION)

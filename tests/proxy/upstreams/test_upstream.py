@@ -213,7 +213,7 @@ async def test_it_is_sent_again_as_often_as_is_set(fleet: Fleet, retries: int, a
     assert fleet.requests == min(retries, 2) + 1
 
 
-async def test_what_fails_everywhere_is_told(fleet: Fleet) -> None:
+async def test_a_failure_of_all_targets_is_reported(fleet: Fleet) -> None:
     fleet.behave(reset)
     async with running(settings(*fleet.urls, eject=None, retries=10)) as harness:
         outcome = await harness.ask()
@@ -360,7 +360,7 @@ async def test_a_route_with_the_time_limit_of_its_upstream_or_a_longer_one_eject
         assert {one.content for one in await harness.ask_many(8, at_once=1)} == {b"b"}
 
 
-async def test_a_target_that_takes_no_upload_is_ejected_whatever_the_route_allows(fleet: Fleet) -> None:
+async def test_a_target_that_reads_no_upload_is_ejected_for_any_limit_of_the_route(fleet: Fleet) -> None:
     """The upstream's `idle_timeout` limits the time in which the target does not read."""
     size = 32 << 20
     listener = socket.create_server(("127.0.0.1", 0))
@@ -382,7 +382,7 @@ async def test_without_ejection_no_target_is_ejected(fleet: Fleet) -> None:
     assert fleet["a"].requests == 20
 
 
-async def test_a_caller_that_leaves_says_nothing_about_the_target(fleet: Fleet) -> None:
+async def test_a_client_that_disconnects_does_not_count_against_the_target(fleet: Fleet) -> None:
     fleet["a"].behaviour = hang
     async with running(settings(fleet["a"].url, eject=EjectSettings(failures=1, for_=60.0))) as harness:
         for count in range(1, 6):
@@ -484,7 +484,7 @@ async def test_nothing_goes_to_a_dead_target_once_it_is_out(fleet: Fleet) -> Non
         assert fleet["a"].requests == there
 
 
-async def test_an_outcome_is_told_once_whoever_fails(fleet: Fleet) -> None:
+async def test_an_outcome_is_reported_once_for_every_failure(fleet: Fleet) -> None:
     """`Outcome.done` can be set only once: a second end would be an error of the event loop."""
     errors: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))

@@ -59,7 +59,7 @@ async def through(*replicas: Replica, each: int, user_id: str | None = "u1") -> 
     return sum(answers)
 
 
-async def test_replicas_together_let_as_many_through_as_the_limit_says(shared_valkey: ValkeyServer) -> None:
+async def test_replicas_together_admit_as_many_as_the_limit(shared_valkey: ValkeyServer) -> None:
     async with linked(*[shared_valkey.url] * 3) as all_buckets:
         replicas = [Replica.of(buckets, requests=50, per="1h") for buckets in all_buckets]
         assert await through(*replicas, each=40) == 50
@@ -67,7 +67,7 @@ async def test_replicas_together_let_as_many_through_as_the_limit_says(shared_va
         assert await through(*replicas, each=1, user_id="u2") == 3
 
 
-async def test_what_leaks_may_be_sent_again_to_any_replica(shared_valkey: ValkeyServer) -> None:
+async def test_leaked_requests_can_be_sent_again_to_any_replica(shared_valkey: ValkeyServer) -> None:
     async with linked(shared_valkey.url, shared_valkey.url) as (one, other):
         first, second = (Replica.of(buckets, requests=10, per="1s") for buckets in (one, other))
         started = time.monotonic()
@@ -131,7 +131,7 @@ async def test_a_value_that_is_none_of_ours_is_no_value(shared_valkey: ValkeySer
         assert await buckets.take("k", Quota(5, 60.0)) == pytest.approx(2.0, abs=0.01)
 
 
-async def test_a_server_whose_clock_was_set_back_keeps_nobody_out(shared_valkey: ValkeyServer) -> None:
+async def test_a_server_whose_clock_was_set_back_refuses_no_client(shared_valkey: ValkeyServer) -> None:
     """As after a failover to a server with an earlier clock: nothing leaks until time has caught up."""
     async with linked(shared_valkey.url) as (buckets,):
         future = int((time.time() + 86400) * 1e6)
@@ -144,7 +144,7 @@ async def test_a_server_whose_clock_was_set_back_keeps_nobody_out(shared_valkey:
         assert await buckets.take("k", quota) <= quota.full
 
 
-async def test_a_caller_who_must_wait_is_refused_without_asking(shared_valkey: ValkeyServer) -> None:
+async def test_a_client_over_the_limit_is_refused_without_a_query(shared_valkey: ValkeyServer) -> None:
     """A flood by one client must not become a flood of the store."""
     async with linked(shared_valkey.url) as (buckets,):
         replica = Replica.of(buckets, requests=3, per="1h")
@@ -156,7 +156,7 @@ async def test_a_caller_who_must_wait_is_refused_without_asking(shared_valkey: V
         assert limit.count("u2", Request()) is None
 
 
-async def test_both_sides_tell_the_caller_the_same(shared_valkey: ValkeyServer) -> None:
+async def test_both_sides_report_the_same_to_the_client(shared_valkey: ValkeyServer) -> None:
     async with linked(shared_valkey.url, shared_valkey.url) as (one, other):
         first, second = (Replica.of(buckets, requests=3, per="1h") for buckets in (one, other))
         told = [(await replica.count()).fields[1][1] for replica in (first, second, first, second, first)]
@@ -219,7 +219,7 @@ async def test_a_redis_that_takes_no_more_makes_the_process_count(shared_valkey:
                 client.config_set("maxmemory", "0")
 
 
-async def test_who_leaves_while_he_is_counted_takes_nothing_from_the_others(valkey: ValkeyServer) -> None:
+async def test_a_cancelled_count_affects_no_other(valkey: ValkeyServer) -> None:
     async with linked(valkey.url) as (buckets,):
         valkey.pause()
         try:
@@ -234,7 +234,7 @@ async def test_who_leaves_while_he_is_counted_takes_nothing_from_the_others(valk
         assert [round(level) for level in results] == [2, 3, 4]
 
 
-async def test_nobody_is_left_waiting_when_counting_ends(valkey: ValkeyServer) -> None:
+async def test_closing_leaves_no_caller_waiting(valkey: ValkeyServer) -> None:
     async with linked(valkey.url) as (buckets,):
         valkey.pause()
         running = asyncio.all_tasks()

@@ -85,7 +85,7 @@ def publish(server: ValkeyServer, message: bytes) -> None:
 # ---- publishing
 
 
-async def test_a_change_is_told_here_at_once_and_elsewhere_when_the_call_returns(
+async def test_a_change_is_announced_here_at_once_and_elsewhere_when_the_call_returns(
     at: Post, shared_valkey: ValkeyServer
 ) -> None:
     async with post(shared_valkey.url) as other:
@@ -98,13 +98,13 @@ async def test_a_change_is_told_here_at_once_and_elsewhere_when_the_call_returns
         assert at.feed.undelivered == 0
 
 
-async def test_a_deletion_is_told_without_a_version(at: Post) -> None:
+async def test_a_deletion_is_announced_without_a_version(at: Post) -> None:
     await at.feed.announce("u1", None)
     assert at.listener.heard[0] == ("u1", None)
     assert await at.kept() is None
 
 
-async def test_who_only_changes_needs_no_subscription(at: Post, shared_valkey: ValkeyServer) -> None:
+async def test_a_process_that_only_changes_needs_no_subscription(at: Post, shared_valkey: ValkeyServer) -> None:
     async with post(shared_valkey.url, listening=False) as command:
         assert not command.feed.connected
         await command.feed.announce("u1", record(version=4))
@@ -112,7 +112,7 @@ async def test_who_only_changes_needs_no_subscription(at: Post, shared_valkey: V
     await until(lambda: at.listener.heard == [("u1", 4)], within=0.1)
 
 
-async def test_a_change_whose_maker_left_is_told_all_the_same(at: Post, shared_valkey: ValkeyServer) -> None:
+async def test_a_change_whose_caller_was_cancelled_is_announced(at: Post, shared_valkey: ValkeyServer) -> None:
     async with post(shared_valkey.url) as other:
         announcing = asyncio.create_task(at.feed.announce("u1", record(version=2)))
         await asyncio.sleep(0)
@@ -120,7 +120,7 @@ async def test_a_change_whose_maker_left_is_told_all_the_same(at: Post, shared_v
         await until(lambda: other.listener.heard == [("u1", 2)], within=0.5)
 
 
-async def test_of_several_changes_of_one_user_the_latest_is_told(valkey: ValkeyServer) -> None:
+async def test_of_several_changes_of_one_user_the_latest_is_announced(valkey: ValkeyServer) -> None:
     async with post(valkey.url) as at:
         valkey.kill()
         await until(lambda: not at.feed.connected)
@@ -136,7 +136,7 @@ async def test_of_several_changes_of_one_user_the_latest_is_told(valkey: ValkeyS
         assert await at.kept("u2") is None
 
 
-async def test_changes_of_one_user_at_the_same_moment_are_all_told_of_before_their_calls_return(at: Post) -> None:
+async def test_concurrent_changes_of_one_user_are_announced_before_their_calls_return(at: Post) -> None:
     started = time.monotonic()
     await asyncio.gather(*(at.feed.announce("u1", record(version=version)) for version in range(1, 30)))
     assert time.monotonic() - started < 0.2
@@ -144,7 +144,7 @@ async def test_changes_of_one_user_at_the_same_moment_are_all_told_of_before_the
     assert at.feed.undelivered == 0
 
 
-async def test_a_user_who_changes_again_while_the_last_change_is_told_is_told_of_again(at: Post) -> None:
+async def test_a_change_during_the_announcement_of_the_last_is_announced_too(at: Post) -> None:
     for version in range(1, 40, 2):
         first = asyncio.create_task(at.feed.announce("u1", record(version=version)))
         await asyncio.sleep(0)
@@ -155,7 +155,7 @@ async def test_a_user_who_changes_again_while_the_last_change_is_told_is_told_of
         assert at.feed.undelivered == 0
 
 
-async def test_nobody_waits_longer_than_250_ms_for_changes_to_be_told(valkey: ValkeyServer) -> None:
+async def test_a_change_waits_at_most_250_ms_for_its_announcement(valkey: ValkeyServer) -> None:
     async with post(valkey.url) as at:
         valkey.pause()
         started = time.monotonic()
@@ -168,7 +168,7 @@ async def test_nobody_waits_longer_than_250_ms_for_changes_to_be_told(valkey: Va
         await until(lambda: at.feed.undelivered == 0)
 
 
-async def test_what_could_not_be_told_is_dropped_when_no_copy_can_be_left(valkey: ValkeyServer) -> None:
+async def test_unannounced_changes_are_dropped_when_no_copy_can_exist(valkey: ValkeyServer) -> None:
     async with post(valkey.url, ttl=0.5) as at:
         valkey.kill()
         await until(lambda: not at.feed.connected)
@@ -187,7 +187,7 @@ async def test_what_could_not_be_told_is_dropped_when_no_copy_can_be_left(valkey
             assert not client.exists(user_key("u1"))
 
 
-async def test_no_more_is_kept_to_be_told_than_there_is_room_for(
+async def test_the_number_of_unannounced_changes_is_bounded(
     valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(change_feed, "MAX_UNDELIVERED", 10)
@@ -212,7 +212,7 @@ async def test_a_refusal_is_tried_again(valkey: ValkeyServer) -> None:
         await until(lambda: at.feed.undelivered == 0, within=3.0)
 
 
-async def test_closing_tells_what_is_still_to_be_told_if_that_is_possible(shared_valkey: ValkeyServer) -> None:
+async def test_closing_announces_the_remaining_changes_if_possible(shared_valkey: ValkeyServer) -> None:
     at = Post(shared_valkey.url)
     await at.open()
     announcing = asyncio.create_task(at.feed.announce("u1", record(version=2)))
@@ -235,7 +235,7 @@ async def test_closing_gives_up_on_a_hung_server(valkey: ValkeyServer) -> None:
     await announcing
 
 
-async def test_a_change_made_while_the_last_one_is_just_told_does_not_wait_for_the_next_occasion(at: Post) -> None:
+async def test_a_change_during_an_announcement_does_not_wait_for_the_next_heartbeat(at: Post) -> None:
     for version in range(1, 60):
         telling = asyncio.create_task(at.feed.announce("u1", record(version=version)))
         for _ in range(version):  # reach the sender at every step of its way
@@ -250,7 +250,7 @@ async def test_a_change_made_while_the_last_one_is_just_told_does_not_wait_for_t
 # ---- listening
 
 
-async def test_what_others_tell_is_heard(at: Post, shared_valkey: ValkeyServer) -> None:
+async def test_announcements_of_others_are_received(at: Post, shared_valkey: ValkeyServer) -> None:
     publish(shared_valkey, message("forget", "a|b, 'c'", 12))
     publish(shared_valkey, message("forget", "u2", None))
     await until(lambda: at.listener.heard == [("a|b, 'c'", 12), ("u2", None)])
@@ -273,7 +273,7 @@ async def test_how_long_a_change_took_to_arrive_is_measured(at: Post, shared_val
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "null", '["forget", "u1"]', '["forget", "u1", "2"]', '["drop", "u1", 2]'])
-async def test_what_is_not_understood_voids_everything(at: Post, shared_valkey: ValkeyServer, text: str) -> None:
+async def test_a_malformed_message_voids_all_copies(at: Post, shared_valkey: ValkeyServer, text: str) -> None:
     publish(shared_valkey, authentic_text(text))
     await until(lambda: at.listener.heard == ["flush"])
     assert at.feed.connected
@@ -334,7 +334,7 @@ async def test_a_connection_that_the_server_closes_is_made_again(at: Post, share
     await until(lambda: at.listener.heard[-1] == ("u1", 2))
 
 
-async def test_a_listener_that_fails_is_not_trusted_until_the_connection_is_made_anew(
+async def test_a_listener_that_fails_is_not_trusted_until_it_reconnects(
     at: Post, shared_valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     at.listener.failure = ZeroDivisionError()

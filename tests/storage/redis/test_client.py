@@ -53,7 +53,7 @@ async def out(link: RedisLink, operation: Operation = ping) -> StorageUnavailabl
     return refused.value
 
 
-async def test_an_open_link_does_what_it_is_asked(shared_valkey: ValkeyServer) -> None:
+async def test_an_open_link_runs_operations(shared_valkey: ValkeyServer) -> None:
     link = RedisLink(shared_valkey.url, INSTALLATION)
     assert not link.available
     await out(link)
@@ -99,7 +99,7 @@ async def test_a_hung_server_is_waited_for_once_and_250_ms_at_most(valkey: Valke
         assert await link.run(ping)
 
 
-async def test_many_who_wait_for_a_hung_server_are_all_let_go_together(valkey: ValkeyServer) -> None:
+async def test_many_operations_on_a_hung_server_fail_together(valkey: ValkeyServer) -> None:
     async with linked(valkey.url) as link:
         valkey.pause()
         started = time.monotonic()
@@ -107,7 +107,7 @@ async def test_many_who_wait_for_a_hung_server_are_all_let_go_together(valkey: V
         assert time.monotonic() - started < 0.6
 
 
-async def test_a_server_that_hangs_while_nobody_asks_is_noticed_too(valkey: ValkeyServer) -> None:
+async def test_a_server_that_hangs_while_unused_is_noticed_too(valkey: ValkeyServer) -> None:
     async with linked(valkey.url) as link:
         valkey.pause()
         await until(lambda: not link.available, within=HEARTBEAT + LIMIT + 0.5)
@@ -126,7 +126,7 @@ async def test_a_restarted_server_is_used_again(valkey: ValkeyServer) -> None:
                 assert await link.run(ping)
 
 
-async def test_waiting_in_the_queue_says_nothing_about_the_server(shared_valkey: ValkeyServer) -> None:
+async def test_a_wait_in_the_queue_does_not_count_against_the_server(shared_valkey: ValkeyServer) -> None:
     async with linked(shared_valkey.url) as link:
 
         async def slow(client: Client) -> None:
@@ -260,7 +260,7 @@ async def test_a_subscription_to_a_cluster_that_is_not_there_is_an_outage() -> N
             await link.subscribe("channel")
 
 
-async def test_a_subscription_receives_what_is_published(shared_valkey: ValkeyServer) -> None:
+async def test_a_subscription_receives_published_messages(shared_valkey: ValkeyServer) -> None:
     async with linked(shared_valkey.url) as link:
         connection = await link.subscribe("channel")
         with shared_valkey.client() as client:

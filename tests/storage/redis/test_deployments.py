@@ -38,7 +38,7 @@ async def test_a_cluster_is_shared_like_one_server(cluster: list[ValkeyServer]) 
                 assert (await replica.found(user)).roles == {"changed"}
 
 
-async def test_a_cluster_that_loses_a_node_lets_nobody_in_who_was_shut_out(cluster: list[ValkeyServer]) -> None:
+async def test_a_cluster_that_loses_a_node_admits_no_revoked_session(cluster: list[ValkeyServer]) -> None:
     url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
     users = [record(f"u{number}") for number in range(20)]
     store = MemoryStore(*users)

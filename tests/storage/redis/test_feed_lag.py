@@ -172,9 +172,7 @@ async def test_a_process_that_was_busy_does_not_take_the_news_to_be_late(shared_
         assert one.whole
 
 
-async def test_a_pulse_that_another_client_publishes_again_says_nothing(
-    relay: Relay, shared_valkey: ValkeyServer
-) -> None:
+async def test_a_replayed_pulse_is_ignored(relay: Relay, shared_valkey: ValkeyServer) -> None:
     async with replicas(MemoryStore(record()), through(relay), count=1) as (one,):
         await until(lambda: one.whole)
         with shared_valkey.client(decode_responses=False) as client:

@@ -213,7 +213,7 @@ async def test_a_record_from_before_a_revocation_does_not_come_back_where_the_ch
                 assert not (await replica.found()).is_active
 
 
-async def test_an_old_record_lives_no_longer_than_user_ttl_whatever_end_it_is_given(
+async def test_an_old_record_lives_no_longer_than_user_ttl_with_any_expiry(
     store: MemoryStore, shared_valkey: ValkeyServer
 ) -> None:
     """A replica that starts after the change knows only the record's age."""
@@ -332,7 +332,7 @@ def test_a_flood_of_forged_messages_keeps_no_caller_waiting(lasting_valkey: Valk
 # ---- keys
 
 
-async def test_replicas_with_the_same_cache_key_share_records_whatever_signs_their_tokens(
+async def test_replicas_with_the_same_cache_key_share_records_for_any_signing_key(
     store: MemoryStore, shared_valkey: ValkeyServer
 ) -> None:
     one_key, other_key = (

@@ -70,7 +70,7 @@ async def test_the_replica_that_made_a_change_knows_it_at_once(shared_valkey: Va
         await announcing
 
 
-async def test_a_replica_finds_in_redis_what_another_has_read(shared_valkey: ValkeyServer) -> None:
+async def test_a_replica_finds_records_of_another_in_redis(shared_valkey: ValkeyServer) -> None:
     store = MemoryStore(record())
     async with replicas(store, shared_valkey.url, count=3) as (one, other, third):
         await one.found()
@@ -112,7 +112,7 @@ async def test_a_deleted_user_is_gone_everywhere(shared_valkey: ValkeyServer) ->
         assert await one.cache.get("u1") is None
 
 
-async def test_a_registered_user_is_not_hidden_by_what_was_known_before(shared_valkey: ValkeyServer) -> None:
+async def test_a_registered_user_is_not_hidden_by_an_older_lookup(shared_valkey: ValkeyServer) -> None:
     store = MemoryStore()
     async with replicas(store, shared_valkey.url) as (one, other):
         assert await other.user() is None
@@ -215,7 +215,7 @@ async def test_redis_killed_and_restarted(valkey: ValkeyServer) -> None:
         assert shared is not None and not shared[0].is_active
 
 
-async def test_redis_that_hangs_is_given_up_on_within_250_ms_and_lets_nobody_in(valkey: ValkeyServer) -> None:
+async def test_a_hung_redis_is_abandoned_within_250_ms_and_admits_no_one(valkey: ValkeyServer) -> None:
     store = MemoryStore(record(), record("u2"))
     async with replicas(store, valkey.url) as (one, other):
         await one.found()
@@ -233,7 +233,7 @@ async def test_redis_that_hangs_is_given_up_on_within_250_ms_and_lets_nobody_in(
             await timed(one.change(roles=frozenset(["x"])), within=0.1)
 
 
-async def test_redis_that_comes_back_from_hanging_with_old_records_lets_nobody_in(valkey: ValkeyServer) -> None:
+async def test_a_redis_that_resumes_with_old_records_admits_no_one(valkey: ValkeyServer) -> None:
     """Its memory and buffers are older than a change that it has not received."""
     store = MemoryStore(record(), record("u2"))
     async with replicas(store, valkey.url) as (one, other):
@@ -258,7 +258,7 @@ async def test_redis_that_comes_back_from_hanging_with_old_records_lets_nobody_i
             assert not (await replica.found("u2")).is_active
 
 
-async def test_what_lay_in_the_buffers_of_a_hung_server_lives_no_longer_for_it(valkey: ValkeyServer) -> None:
+async def test_commands_in_the_buffers_of_a_hung_server_live_no_longer_for_it(valkey: ValkeyServer) -> None:
     store = MemoryStore(record())
     async with replicas(store, valkey.url, ttl=1.0) as (one, _):
         valkey.pause()
@@ -269,7 +269,7 @@ async def test_what_lay_in_the_buffers_of_a_hung_server_lives_no_longer_for_it(v
         assert valkey.client().get(user_key("u1")) is None
 
 
-async def test_changes_made_while_redis_is_out_are_told_when_it_is_back(valkey: ValkeyServer) -> None:
+async def test_changes_made_while_redis_is_down_are_announced_when_it_returns(valkey: ValkeyServer) -> None:
     store = MemoryStore(*(record(f"u{number}") for number in range(200)))
     async with replicas(store, valkey.url) as (one, other):
         valkey.pause()
@@ -298,7 +298,7 @@ async def test_known_users_are_served_while_the_database_is_out_and_redis_is_the
             await one.user("u3")
 
 
-async def test_both_stores_out_lets_nobody_in(valkey: ValkeyServer) -> None:
+async def test_with_both_stores_down_no_one_is_admitted(valkey: ValkeyServer) -> None:
     store = MemoryStore(record())
     async with replicas(store, valkey.url, count=1) as (one,):
         await one.found()
@@ -334,9 +334,9 @@ async def test_replicas_are_whole_again_within_5_s_however_often_redis_goes(valk
     "scenario",
     [
         test_redis_killed_and_restarted,
-        test_redis_that_hangs_is_given_up_on_within_250_ms_and_lets_nobody_in,
-        test_redis_that_comes_back_from_hanging_with_old_records_lets_nobody_in,
-        test_changes_made_while_redis_is_out_are_told_when_it_is_back,
+        test_a_hung_redis_is_abandoned_within_250_ms_and_admits_no_one,
+        test_a_redis_that_resumes_with_old_records_admits_no_one,
+        test_changes_made_while_redis_is_down_are_announced_when_it_returns,
         test_replicas_are_whole_again_within_5_s_however_often_redis_goes,
         test_a_storm_of_changes_and_readers_ends_with_the_last_change_everywhere,
         test_a_change_is_seen_on_the_other_replica_within_100_ms,

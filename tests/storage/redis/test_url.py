@@ -36,7 +36,7 @@ from gateway.storage.redis.url import RedisAddress, close_client, parse_redis_ad
         ("redis+cluster://a/0", (("a", 6379),), "", {}),
     ],
 )
-def test_an_address_says_where_redis_is(url: str, nodes: object, service: str, options: object) -> None:
+def test_an_address_identifies_the_server(url: str, nodes: object, service: str, options: object) -> None:
     address = parse_redis_address(url)
     assert (address.nodes, address.service, address.options) == (nodes, service, options)
 
@@ -79,7 +79,7 @@ def test_an_address_that_means_nothing_is_refused(url: str, why: str) -> None:
     assert "secret-word" not in str(refused.value)
 
 
-def test_an_address_is_shown_without_what_is_secret_in_it() -> None:
+def test_an_address_is_shown_without_its_secrets() -> None:
     address = parse_redis_address("redis+sentinel://app:p%40ss@a:1/m?sentinel_password=hidden&sentinel_username=s")
     assert address.sentinel_options == {"username": "s", "password": "hidden"}
     assert str(address) == "redis+sentinel://a:1/m"
@@ -103,7 +103,7 @@ async def test_a_client_is_made_without_connecting(url: str, kind: type[object])
     await close_client(client)
 
 
-async def test_sentinels_are_not_told_the_password_of_the_servers() -> None:
+async def test_sentinels_do_not_receive_the_password_of_the_servers() -> None:
     client = parse_redis_address("redis+sentinel://app:x@a,b/m/2?ssl=true&sentinel_username=s").client()
     assert isinstance(client, Redis)
     pool = client.connection_pool

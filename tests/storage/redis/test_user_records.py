@@ -75,20 +75,20 @@ async def test_a_record_comes_back_as_it_was(kit: Kit, kept: UserRecord) -> None
     assert await kit.found(kept.id) == kept
 
 
-async def test_a_user_who_is_not_there_is_not_found(kit: Kit) -> None:
+async def test_a_missing_user_is_not_found(kit: Kit) -> None:
     assert await kit.records.load(["u1", "u2"]) == [None, None]
     assert await kit.cache.get("u1") is None
 
 
 @pytest.mark.parametrize(("first", "then", "stays"), [(1, 2, 2), (2, 1, 2), (9, 10, 10), (10, 9, 10), (3, 3, 3)])
-async def test_the_newer_version_stays_whoever_comes_last(kit: Kit, first: int, then: int, stays: int) -> None:
+async def test_the_newer_version_stays_in_any_order(kit: Kit, first: int, then: int, stays: int) -> None:
     await kit.store(record(version=first))
     await kit.store(record(version=then))
     found = await kit.found()
     assert found is not None and found.version == stays
 
 
-async def test_a_user_who_is_gone_stays_gone(kit: Kit) -> None:
+async def test_a_deleted_user_stays_deleted(kit: Kit) -> None:
     await kit.store(record(version=5))
     await kit.store(None)
     assert await kit.found() is None
@@ -126,7 +126,7 @@ async def test_ids_that_look_alike_have_keys_of_their_own(kit: Kit) -> None:
     assert len(set(map(kit.records.key, ids))) == len(ids)
 
 
-async def test_the_age_of_a_record_is_known_to_whoever_reads_it(kit: Kit) -> None:
+async def test_every_reader_knows_the_age_of_a_record(kit: Kit) -> None:
     await kit.store(record(), age=10.0)
     (shared,) = await kit.records.load(["u1"])
     assert shared is not None
@@ -148,7 +148,7 @@ async def test_a_record_is_gone_when_its_time_is_over(shared_valkey: ValkeyServe
     await kit.link.close()
 
 
-async def test_replicas_that_were_told_other_lifetimes_each_keep_to_their_own(shared_valkey: ValkeyServer) -> None:
+async def test_replicas_with_different_lifetimes_each_use_their_own(shared_valkey: ValkeyServer) -> None:
     long, short = Kit(shared_valkey, ttl=600.0), Kit(shared_valkey, ttl=5.0)
     for kit in (long, short):
         await kit.link.open()
@@ -264,7 +264,7 @@ async def test_askers_of_one_moment_ask_together(kit: Kit) -> None:
     assert calls < 15
 
 
-async def test_an_asker_who_leaves_does_not_disturb_the_others(kit: Kit) -> None:
+async def test_a_cancelled_lookup_does_not_disturb_the_others(kit: Kit) -> None:
     await kit.store(record())
     asking = [asyncio.create_task(kit.cache.get("u1")) for _ in range(3)]
     await asyncio.sleep(0)
@@ -274,7 +274,7 @@ async def test_an_asker_who_leaves_does_not_disturb_the_others(kit: Kit) -> None
     assert all(isinstance(answer, tuple) and answer[0] == record() for answer in answers[1:])
 
 
-async def test_what_is_kept_is_written_in_the_background(kit: Kit) -> None:
+async def test_records_are_written_in_the_background(kit: Kit) -> None:
     for number in range(300):
         await kit.cache.put(record(f"u{number}"), age=1.0)
     with kit.server.client() as client:
@@ -300,7 +300,7 @@ async def test_a_redis_that_is_out_finds_nothing_and_keeps_nothing(valkey: Valke
     await kit.link.close()
 
 
-async def test_an_unexpected_failure_leaves_nobody_waiting(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unexpected_error_leaves_no_caller_waiting(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     async def mistaken(user_ids: list[str]) -> None:
         raise ZeroDivisionError
 

@@ -124,7 +124,9 @@ def test_the_cases_find_a_careless_server_out(upstream: RecordingUpstream) -> No
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: f"{section}-{SECTIONS[section]}")
-def test_what_passes_directly_passes_through_the_gateway(before_it: Gateway, directly: Verdicts, section: str) -> None:
+def test_cases_that_pass_directly_pass_through_the_gateway(
+    before_it: Gateway, directly: Verdicts, section: str
+) -> None:
     through = asyncio.run(_run_all(_of_section(section), before_it.address, PATH))
     worse = {
         number: (directly[number], verdict)
