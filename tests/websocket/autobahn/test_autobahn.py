@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import pytest
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from tests.support.gateways import Gateways
@@ -74,14 +74,19 @@ def echo() -> Iterator[Address]:
     thread = threading.Thread(target=loop.run_forever, name="echo", daemon=True)
     thread.start()
 
-    async def start() -> Address:
-        server = await serve(_echo, "127.0.0.1", 0, max_size=None, ping_interval=None)
-        address: Address = server.sockets[0].getsockname()[:2]
-        return address
+    async def start() -> Server:
+        return await serve(_echo, "127.0.0.1", 0, max_size=None, ping_interval=None)
 
-    yield asyncio.run_coroutine_threadsafe(start(), loop).result(5)
+    async def stop() -> None:
+        server.close()
+        await server.wait_closed()
+
+    server = asyncio.run_coroutine_threadsafe(start(), loop).result(5)
+    yield server.sockets[0].getsockname()[:2]
+    asyncio.run_coroutine_threadsafe(stop(), loop).result(10)
     loop.call_soon_threadsafe(loop.stop)
     thread.join(5)
+    loop.close()
 
 
 @pytest.fixture(scope="module")
