@@ -4,7 +4,7 @@
 #   make test    the whole test suite
 #   make lint    formatting, lint rules, types, import rules, complete lock files, prose
 #   make native  compile the hot path in place, for more speed (requires a C compiler; make interpreted removes it)
-#   make docs    generate config/schema.json, docs/configuration.md and docs/conformance.md
+#   make docs    generate config/schema.json, docs/configuration.md, docs/conformance.md and parts of docs/api
 #   make site    build the documentation as a site in build/site, and fail for a broken link
 #   make fuzz    an hour of each fuzzer (FUZZ_SECONDS=600 for ten minutes, FUZZ_SEED=7 for the cases of that seed)
 #   make soak    an hour of mixed traffic on one worker, drawn into build/soak (SOAK_SECONDS=600 for ten minutes)
@@ -46,6 +46,7 @@ docs: $(VENV)/.installed-to-test
 	$(BIN)/python -m gateway.settings.schema > config/schema.json
 	$(BIN)/python -m gateway.settings.documentation > docs/configuration.md
 	$(BIN)/python -m tests.proxy.conformance.listing > docs/conformance.md
+	$(BIN)/python -m tests.docs.sign_in_api
 
 site: $(VENV)/.installed-to-test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -44,11 +45,20 @@ for name in sys.argv[1:]:
 
 
 class Reader:
-    """Follows a page. `node` is a folder with node_modules, `cache` one with the archives of `npm pack`."""
+    """Follows pages. `node` is a folder with node_modules, `cache` one with the archives of `npm pack`, and `changes`
+    are replacements in files."""
 
-    def __init__(self, folder: Path, *, node: Path | None = None, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        node: Path | None = None,
+        cache: Path | None = None,
+        changes: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder / "work"
         self.folder.mkdir()
+        self._changes = changes or {}
         self.ports = dict(zip(PORTS, (str(free_port()) for _ in PORTS), strict=True))
         self._log = folder / "terminals.log"
         self._terminals: list[subprocess.Popen[bytes]] = []
@@ -91,12 +101,15 @@ class Reader:
     def write(self, file: File) -> None:
         path = self.folder / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self._own(file.text), encoding="utf-8")
+        text = file.text
+        for old, new in self._changes.items():
+            text = text.replace(old, new)
+        path.write_text(self._own(text), encoding="utf-8")
 
     def run(self, command: Command, page: str = "") -> str:
-        """Run a command to its end, and compare its output with that of the page. The next command finds its variables
-        and its folder."""
-        keep = '\nexport -p > "$READER_STATE"; printf "READER_FOLDER=%q\\n" "$PWD" >> "$READER_STATE"'
+        """Run a command to its end, and compare its output with that of the page. The next command finds its variables,
+        functions and folder."""
+        keep = '\n(export -p; declare -f) > "$READER_STATE"; printf "READER_FOLDER=%q\\n" "$PWD" >> "$READER_STATE"'
         done = subprocess.run(
             ["bash", "-c", _SHELL + self._own(command.text) + keep],
             cwd=self.folder,
