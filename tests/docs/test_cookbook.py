@@ -7,9 +7,8 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from tests.cli.running import run_here
+from tests.docs.configured import passes
 from tests.docs.pages import DOCS
-from tests.test_docs import missing_upstreams
 
 INDEX = DOCS / "cookbook/README.md"
 PAGES = sorted(page for page in INDEX.parent.glob("*.md") if page != INDEX)
@@ -44,13 +43,7 @@ RECIPES = [recipe for page in PAGES for recipe in recipes(page)]
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
 def test_a_recipe_passes_its_own_tests(recipe: Recipe, tmp_path: Path) -> None:
-    upstreams = missing_upstreams(yaml.safe_load(recipe.configuration))
-    (tmp_path / "gateway.yaml").write_text(recipe.configuration + upstreams)
-    (tmp_path / "policy-tests.yaml").write_text(recipe.tests)
-    checked = run_here("check", folder=tmp_path)
-    assert checked.code == 0, checked
-    tested = run_here("test", "policy-tests.yaml", "--min-coverage", "100", folder=tmp_path)
-    assert tested.code == 0, tested.out + tested.err
+    passes(recipe.configuration, recipe.tests, tmp_path)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
