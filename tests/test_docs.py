@@ -211,3 +211,12 @@ def test_every_action_of_the_audit_trail_is_documented_and_no_other() -> None:
     text = (ROOT / "docs/administration.md").read_text(encoding="utf-8")
     documented = re.search(r"^Actions: (.+?)\.$", text, re.MULTILINE | re.DOTALL)
     assert documented is not None and set(re.findall(r"`([^`]+)`", documented[1])) == written
+
+
+PAGES = [page for page in DOCUMENTS if page.parent != ROOT and "decisions" not in page.parts]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_page_opens_with_the_result_for_the_reader(page: Path) -> None:
+    text = re.sub(r"<!--.*?-->\n\n", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert re.match(r"# [^\n]+\n\nAt the end of this page, ", text)

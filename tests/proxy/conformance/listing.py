@@ -12,6 +12,8 @@ Row = tuple[str, str]
 INTRODUCTION = """\
 # Conformance
 
+At the end of this page, you know the test cases that check the gateway against RFC 9110 and RFC 9112.
+
 This page lists the test cases for RFC 9110 and RFC 9112, which define the duties of an HTTP intermediary. They are in
 `tests/proxy/conformance` and run over real sockets, byte by byte, against `gateway serve` and the ASGI application
 under uvicorn, with the native engine and with httpx. The page is generated from the tables of these tests. WebSocket
