@@ -12,16 +12,25 @@ encrypted, because its link is a credential. Only the recipient and the kind are
 """
 
 import json
+import logging
 import secrets
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast, get_args
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, func, insert, or_, select, update
 
 from gateway.accounts.emails import EmailAddress
-from gateway.accounts.mail.ports import Backlog, LeasedMail, MailKind, MailRequest, OutgoingMail, WaitingMail
+from gateway.accounts.mail.ports import (
+    Backlog,
+    LeasedMail,
+    MailKind,
+    MailRequest,
+    OutgoingMail,
+    RequestKind,
+    WaitingMail,
+)
 from gateway.identity.user import Actor, ClientInfo
 from gateway.storage.audit import AuditedTransaction, write_audit
 from gateway.storage.database import Database
@@ -34,14 +43,23 @@ LEASE: Final = timedelta(seconds=60)
 # The delays after failed attempts. The last one repeats.
 RETRIES: Final = tuple(timedelta(seconds=delay) for delay in (10, 60, 300, 900, 1800))
 PATIENCE: Final = timedelta(hours=24)  # A mail is pointless after that.
+# Requests of strangers are dropped while so many mails and requests wait: about 30 MiB.
+MOST_WAITING: Final = 20_000
 _NO_REPEAT: Final = timedelta(minutes=5)  # Between two equal notices to one address.
 _SHOWN_GIVEN_UP: Final = timedelta(days=7)
+MOST_GIVEN_UP: Final = 10_000
+_HASTENED: Final = 3  # Attempts after which a mail keeps its schedule, because the fault can be its own.
 _BATCH: Final = 500  # Rows deleted in one transaction.
 _MOST_LISTED: Final = 10_000
 _OUTAGE: Final = "outage: "  # Begins the reason of a mail that waits for the server.
-_REQUEST_PREFIX: Final = "asked-"
+# Another version adds kinds. Its rows wait for a replica of that version.
+_REQUESTS: Final = get_args(RequestKind)
+_MAILS: Final = get_args(MailKind)
+_UNREADABLE: Final = "no key of storage.encryption_keys decrypts it"
 # The number of a PostgreSQL advisory lock: one replica deletes old rows.
 _CLEANING: Final = 0x67617465_6D61696C
+
+log: Final = logging.getLogger("gateway.storage.outbox")
 
 
 class Addressee(NamedTuple):
@@ -63,6 +81,7 @@ class Outbox:
         self._database = database
         self._cipher = cipher
         self._clock = clock
+        self._waiting = 0  # as last counted, and the requests that this process has written since
 
     # ---- writing, in the transaction of the cause
 
@@ -102,7 +121,10 @@ class Outbox:
         await self._database.write(lambda connection: self.write_request(connection, request, now))
 
     def write_request(self, connection: Connection, request: MailRequest, now: datetime) -> None:
-        """Write a request."""
+        """Write a request, unless too many wait. The outbox would otherwise grow without bound during an outage."""
+        if self._waiting >= MOST_WAITING:
+            return
+        self._waiting += 1
         content = {
             "email": request.email.text,
             "canonical": request.email.canonical,
@@ -140,24 +162,26 @@ class Outbox:
 
     def due_requests(self, connection: Connection, now: datetime, count: int) -> list[MailRequest]:
         """Take due requests out of the outbox, in the transaction that answers them."""
-        assert self._cipher is not None, "without a cipher nothing is written"
-        which = and_(_is_due(now), outbox.c.kind.startswith(_REQUEST_PREFIX))
-        rows = connection.execute(_locked(select(outbox.c.id, outbox.c.kind, outbox.c.data), which, count)).all()
-        connection.execute(delete(outbox).where(outbox.c.id.in_([row.id for row in rows])))
-        found = []
-        for row in rows:
-            content = self._content(row.id, row.data)
-            if content is not None:
-                email = EmailAddress(content["email"], content["canonical"])
-                origin, session_id = ClientInfo(*content["origin"]), content.get("session")
-                found.append(MailRequest(row.kind, email, content["user"], origin, session_id))
+        which = and_(_is_due(now), outbox.c.kind.in_(_REQUESTS))
+        found, taken = [], []
+        for row in connection.execute(_locked(select(outbox), which, count)).all():
+            content = self._content(row)
+            if content is None:
+                self._postpone(connection, row, now)
+                continue
+            email = EmailAddress(content["email"], content["canonical"])
+            origin, session_id = ClientInfo(*content["origin"]), content.get("session")
+            found.append(MailRequest(row.kind, email, content["user"], origin, session_id))
+            taken.append(row.id)
+        connection.execute(delete(outbox).where(outbox.c.id.in_(taken)))
         return found
 
     # ---- sending
 
-    async def is_due(self) -> bool:
-        """Return whether a mail or a request is due. Cheap, because every replica polls."""
-        due = select(exists().where(_is_due(instant(self._clock))))
+    async def is_due(self, *, requests: bool) -> bool:
+        """Return whether a request, or else a mail, is due. Cheap, because every replica polls."""
+        kinds = _REQUESTS if requests else _MAILS
+        due = select(exists().where(_is_due(instant(self._clock)), outbox.c.kind.in_(kinds)))
         return bool(await self._database.read(lambda connection: connection.execute(due).scalar_one()))
 
     async def lease(self, count: int) -> tuple[LeasedMail, ...]:
@@ -166,18 +190,16 @@ class Outbox:
         until = now + LEASE
 
         def work(connection: Connection) -> tuple[LeasedMail, ...]:
-            which = and_(_is_due(now), outbox.c.kind.not_like(f"{_REQUEST_PREFIX}%"))
-            rows = connection.execute(_locked(select(outbox), which, count)).all()
-            connection.execute(
-                update(outbox).where(outbox.c.id.in_([row.id for row in rows])).values(lease_until=until)
-            )
+            which = and_(_is_due(now), outbox.c.kind.in_(_MAILS))
             leased = []
-            for row in rows:
-                content = self._content(row.id, row.data)
+            for row in connection.execute(_locked(select(outbox), which, count)).all():
+                content = self._content(row)
                 if content is None:
-                    self._end(connection, row, now, "no key of storage.encryption_keys decrypts it")
+                    self._postpone(connection, row, now)
                 else:
                     leased.append(_leased(row, content, until))
+            taken = outbox.c.id.in_([each.mail.id for each in leased])
+            connection.execute(update(outbox).where(taken).values(lease_until=until))
             return tuple(leased)
 
         return await self._database.write(work)
@@ -190,14 +212,8 @@ class Outbox:
 
     async def retry(self, leased: LeasedMail, reason: str, *, is_outage: bool) -> None:
         """Record a failed attempt. The last one is due when the link expires."""
-        now = instant(self._clock)
-        due = min(now + RETRIES[min(leased.attempts, len(RETRIES) - 1)], leased.mail.expires_at)
-        values = {
-            "attempts": leased.attempts + 1,
-            "due_at": due,
-            "lease_until": None,
-            "reason": f"{_OUTAGE}{reason}" if is_outage else reason,
-        }
+        values = _again(leased.attempts, leased.mail.expires_at, instant(self._clock))
+        values["reason"] = f"{_OUTAGE}{reason}" if is_outage else reason
         again = update(outbox).where(_is_leased(leased)).values(**values)
         await self._database.write(lambda connection: connection.execute(again))
 
@@ -224,14 +240,15 @@ class Outbox:
         await self._database.write(lambda connection: connection.execute(noted))
 
     async def hasten(self) -> int:
-        """Make all mails due that wait because of an outage."""
+        """Make mails due whose first attempts failed because of an outage."""
         now = instant(self._clock)
-        waiting = and_(_is_waiting(), outbox.c.reason.startswith(_OUTAGE), outbox.c.due_at > now)
+        is_first = and_(outbox.c.reason.startswith(_OUTAGE), outbox.c.attempts < _HASTENED)
+        waiting = and_(_is_waiting(), is_first, outbox.c.due_at > now)
         soon = update(outbox).where(waiting).values(due_at=now)
         return await self._database.write(lambda connection: connection.execute(soon).rowcount)
 
     def _end(self, connection: Connection, row: Any, now: datetime, reason: str) -> None:
-        content = self._content(row.id, row.data) or {}
+        content = self._content(row) or {}
         connection.execute(
             update(outbox)
             .where(outbox.c.id == row.id)
@@ -241,10 +258,18 @@ class Outbox:
         failed = AuditedTransaction("mail.failed", subject, after={"kind": row.kind, "reason": reason})
         write_audit(connection, failed, by=Actor("gateway"), at=now)
 
-    def _content(self, row_id: str, data: bytes) -> dict[str, Any] | None:
+    def _postpone(self, connection: Connection, row: Any, now: datetime) -> None:
+        """Leave an unreadable row to another replica: while keys are replaced, replicas can have different ones."""
+        if row.expires_at <= now:
+            self._end(connection, row, now, _UNREADABLE)
+            return
+        values = _again(row.attempts, row.expires_at, now) | {"reason": _UNREADABLE}
+        connection.execute(update(outbox).where(outbox.c.id == row.id).values(**values))
+
+    def _content(self, row: Any) -> dict[str, Any] | None:
         assert self._cipher is not None, "without a cipher nothing is written"
         try:
-            return cast("dict[str, Any]", json.loads(self._cipher.decrypt(data, place=_place(row_id))))
+            return cast("dict[str, Any]", json.loads(self._cipher.decrypt(row.data, place=_place(row.id))))
         except Undecryptable:
             return None
 
@@ -255,6 +280,9 @@ class Outbox:
         now = instant(self._clock)
         query = select(func.count(), func.min(outbox.c.created_at)).where(_is_waiting())
         count, oldest = await self._database.read(lambda connection: connection.execute(query).one())
+        if count >= MOST_WAITING:
+            log.warning("%d mails and requests wait, so that further requests for mails are dropped", count)
+        self._waiting = count
         return Backlog(count, 0.0 if oldest is None else (now - oldest).total_seconds())
 
     async def listed(self) -> tuple[WaitingMail, ...]:
@@ -282,9 +310,12 @@ class Outbox:
     async def delete_old(self) -> int:
         """Delete a batch of rows that are over. On PostgreSQL one replica at a time does this."""
         now = instant(self._clock)
+        given_up = select(outbox.c.id).where(outbox.c.given_up_at.is_not(None))
         is_over = or_(
-            and_(outbox.c.sent_at.is_not(None), outbox.c.sent_at < now - _NO_REPEAT),
+            outbox.c.sent_at < now - _NO_REPEAT,
             outbox.c.given_up_at < now - _SHOWN_GIVEN_UP,
+            outbox.c.id.in_(given_up.order_by(outbox.c.given_up_at.desc(), outbox.c.id).offset(MOST_GIVEN_UP)),
+            outbox.c.expires_at < now - _SHOWN_GIVEN_UP,  # of a kind that no replica knows any more
         )
 
         def work(connection: Connection) -> int:
@@ -314,8 +345,17 @@ def _is_waiting() -> ColumnElement[bool]:
 
 
 def _is_due(now: datetime) -> ColumnElement[bool]:
-    is_free = or_(outbox.c.lease_until.is_(None), outbox.c.lease_until <= now)
-    return and_(outbox.c.due_at <= now, _is_waiting(), is_free)
+    """Select rows whose time has come. Times that no correct clock writes count as over: the clock of a replica was set
+    back, or it ran ahead until the replica died."""
+    is_free = or_(outbox.c.lease_until.is_(None), outbox.c.lease_until <= now, outbox.c.lease_until > now + 2 * LEASE)
+    is_time = or_(outbox.c.due_at <= now, outbox.c.due_at > now + 2 * RETRIES[-1])
+    return and_(is_time, _is_waiting(), is_free)
+
+
+def _again(attempts: int, expires_at: datetime, now: datetime) -> dict[str, Any]:
+    """The columns of a row after a failed attempt. The last one is due when the link expires."""
+    due = min(now + RETRIES[min(attempts, len(RETRIES) - 1)], expires_at)
+    return {"attempts": attempts + 1, "due_at": due, "lease_until": None}
 
 
 def _is_leased(leased: LeasedMail) -> ColumnElement[bool]:
@@ -324,10 +364,10 @@ def _is_leased(leased: LeasedMail) -> ColumnElement[bool]:
 
 
 def _locked(query: Select[Any], which: ColumnElement[bool], count: int) -> Select[Any]:
-    """Select rows that no other replica takes at the same time. SQLite has one writer and needs no lock."""
-    return (
-        query.where(which).order_by(outbox.c.due_at, outbox.c.created_at).limit(count).with_for_update(skip_locked=True)
-    )
+    """Select rows that no other replica takes at the same time. SQLite has one writer and needs no lock. Rows with
+    fewer attempts come first, so that mails that fail slowly do not delay others."""
+    order = (outbox.c.attempts, outbox.c.due_at, outbox.c.created_at)
+    return query.where(which).order_by(*order).limit(count).with_for_update(skip_locked=True)
 
 
 def _leased(row: Any, content: Mapping[str, Any], until: datetime) -> LeasedMail:

@@ -114,8 +114,8 @@ class LeasedMail(NamedTuple):
 class OutboxStore(Protocol):
     """The outbox as the sender sees it. All methods raise StorageUnavailable."""
 
-    async def is_due(self) -> bool:
-        """Whether a mail or a request is due. Cheap."""
+    async def is_due(self, *, requests: bool) -> bool:
+        """Whether a request, or else a mail, is due. Cheap."""
 
     async def lease(self, count: int) -> tuple[LeasedMail, ...]:
         """Take due mails for this process. Another process takes them again when the lease is over."""
@@ -124,7 +124,7 @@ class OutboxStore(Protocol):
         """Record that a mail was sent."""
 
     async def retry(self, leased: LeasedMail, reason: str, *, is_outage: bool) -> None:
-        """Record a failed attempt: the mail is due again later. `is_outage`: the server could not be used at all."""
+        """Record a failed attempt: the mail is due again later. `is_outage`: the server gave no answer."""
 
     async def give_up(self, leased: LeasedMail, reason: str) -> None:
         """Record that a mail cannot be sent, with an audit record."""
@@ -136,7 +136,7 @@ class OutboxStore(Protocol):
         """Record why mails wait that were not attempted yet."""
 
     async def hasten(self) -> int:
-        """Make all mails due that wait because of an outage. Returns their number."""
+        """Make mails due whose first attempts failed because of an outage. Returns their number."""
 
     async def backlog(self) -> Backlog:
         """The mails and requests that wait."""

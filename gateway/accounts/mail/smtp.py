@@ -12,7 +12,7 @@ import re
 import ssl
 from email.message import EmailMessage
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
@@ -20,8 +20,14 @@ import aiosmtplib
 from gateway.accounts.mail.transport import DeliveryFailed, Recorder, TransportDown, refuse_control_characters
 
 STEP: Final = 10.0  # Seconds for each step of the conversation.
+# The server has often accepted the mail before it answers. A client that gives up too early sends the mail again (RFC
+# 5321 4.5.3.2.6).
+_ACCEPTANCE: Final = 3  # Steps that the answer to a message can take.
 _PORTS: Final = {"smtp": 587, "smtps": 465, "smtp+plain": 25}
 _PERMANENT: Final = 500
+# Refusals that do not concern the mail. 421: the server closes the connection (RFC 5321 4.2.3). 530: it requires a
+# login (RFC 4954 6) or TLS (RFC 3207 4).
+_CONCERNS_EVERY_MAIL: Final = frozenset((421, 530))
 # No stored address contains these characters. In a command they would end the address and add parameters.
 _BREAKS_COMMAND: Final = re.compile(r'[\s<>"]').search
 
@@ -29,8 +35,8 @@ _BREAKS_COMMAND: Final = re.compile(r'[\s<>"]').search
 class SmtpTransport:
     """Opens connections to the server at `address`, such as `smtp://user:password@mail.example.com:587`."""
 
-    def __init__(self, address: str, *, client_host: str, record: Recorder | None = None) -> None:
-        """`client_host` is the name with which this client greets the server."""
+    def __init__(self, address: str, *, client_host: str, record: Recorder | None = None, step: float = STEP) -> None:
+        """`client_host` is the name with which this client greets the server. `step` is in seconds."""
         url = urlsplit(address)
         assert url.hostname is not None, "the settings check the address"
         self._scheme = url.scheme
@@ -40,24 +46,32 @@ class SmtpTransport:
         self._password = None if url.password is None else unquote(url.password)
         self._client_host = client_host
         self._record = record
+        self._step = step
         self._context: ssl.SSLContext | None = None
 
     def connect(self) -> "SmtpDelivery":
         if self._context is None and self._scheme != "smtp+plain":
             self._context = _context()
-        client = aiosmtplib.SMTP(
+        client = _Client(
             hostname=self._host,
             port=self._port,
             username=self._user,
             password=self._password,
             # The library's default asks the resolver for the name of this machine, which can take seconds.
             local_hostname=self._client_host,
-            timeout=STEP,
+            timeout=self._step,
             use_tls=self._scheme == "smtps",
             start_tls=self._scheme == "smtp",
             tls_context=self._context,
         )
         return SmtpDelivery(client, self._record)
+
+
+class _Client(aiosmtplib.SMTP):
+    """Waits longer for the answer to a message."""
+
+    async def data(self, message: str | bytes, /, **_: Any) -> aiosmtplib.SMTPResponse:
+        return await super().data(message, timeout=_ACCEPTANCE * (self.timeout or STEP))
 
 
 def _context() -> ssl.SSLContext:
@@ -120,9 +134,11 @@ class SmtpDelivery:
             self._record(f"{connection.version()}, certificate checked")
 
 
-def _refused(error: aiosmtplib.SMTPResponseException) -> DeliveryFailed:
-    # 421: the server closes the connection (RFC 5321 4.2.3).
-    return DeliveryFailed(f"{error.code} {error.message}", is_permanent=error.code >= _PERMANENT)
+def _refused(error: aiosmtplib.SMTPResponseException) -> DeliveryFailed | TransportDown:
+    reason = f"{error.code} {error.message}"
+    if error.code in _CONCERNS_EVERY_MAIL:
+        return TransportDown(reason)
+    return DeliveryFailed(reason, is_permanent=error.code >= _PERMANENT)
 
 
 def _reason(error: Exception) -> str:

@@ -9,7 +9,7 @@ from gateway.accounts.emails import EmailAddress, email_address
 from gateway.accounts.links import LinkLifetimes
 from gateway.accounts.mail.composing import Composer
 from gateway.accounts.mail.ports import MailRequest, RequestKind
-from gateway.accounts.mail.sender import Sender, open_transport
+from gateway.accounts.mail.sender import EVERY, Sender, open_transport
 from gateway.accounts.mail.transport import MailTransport
 from gateway.accounts.texts.catalogue import Catalogue
 from gateway.identity.user import ClientInfo, UserRecord
@@ -75,6 +75,7 @@ def make_mailing(
     *,
     key: bytes = KEY,
     transport: MailTransport | None = None,
+    every: float = EVERY,
 ) -> Mailing:
     """One replica. Both clocks of its sender are `clock`."""
     settings = mail_settings(smtp)
@@ -84,7 +85,7 @@ def make_mailing(
     requests = MailRequests(database, outbox, LinkLifetimes.of(settings), clock=clock)
     composer = Composer(settings, Catalogue.load(["en"]))
     transport = transport or open_transport(settings)
-    sender = Sender(outbox, requests, transport, composer, clock=clock, now=clock)
+    sender = Sender(outbox, requests, transport, composer, every=every, clock=clock, now=clock)
     api_keys = ApiKeys(database, outbox=outbox, clock=clock)
     return Mailing(database, clock, settings, outbox, users, api_keys, links, requests, composer, transport, sender)
 
