@@ -5,8 +5,9 @@ case-folded without compatibility variants (NFKC and case folding): `BOB` and a 
 which prevents look-alike registrations. The domain is its ASCII form in lower case.
 
 Besides invalid addresses, the following are refused: quoted local parts, address literals, display names, domains
-without a dot, and characters that become `@`, `.` or other ASCII punctuation by compatibility mapping or as IDNA dots
-(CVE-2026-40574: one domain was mistaken for another). Reserved names such as `.test` or `.local` are accepted, because
+without a dot, characters that become `@`, `.` or other ASCII punctuation by compatibility mapping or as IDNA dots
+(CVE-2026-40574: one domain was mistaken for another), and encoded words (RFC 2047), which some mail software decodes
+into another address ("Splitting the email atom"). Reserved names such as `.test` or `.local` are accepted, because
 a gateway often serves a private network. Deliverability is not checked.
 """
 
@@ -24,6 +25,7 @@ _SHORTEST_ENCODED: Final = len("xn--9ca.")  # RFC 5890 2.3.2.1: one character ou
 _DOTS: Final = frozenset("\u3002\uff0e\uff61")  # UTS 46 maps these to full stops.
 _RESERVED: Final = tuple(f".{name}" for name in email_validator.SPECIAL_USE_DOMAIN_NAMES)
 _NOT_RESERVED: Final = ".example.com"
+_ENCODED_WORD: Final = "=?"
 _PLAIN: Final = "must be a plain e-mail address, like name@example.com"
 
 
@@ -41,7 +43,12 @@ def email_address(text: str) -> EmailAddress:
     if len(text) > _MAX_LENGTH:
         raise ValueError(f"must be at most {_MAX_LENGTH} characters long")
     local, at, domain = text.rpartition("@")
-    if not at or any(_is_disguise(character) for character in text) or not _is_full_name(domain):
+    if (
+        not at
+        or _ENCODED_WORD in local
+        or any(_is_disguise(character) for character in text)
+        or not _is_full_name(domain)
+    ):
         raise ValueError(_PLAIN)
     try:
         return EmailAddress(text, f"{folded(local)}@{_ascii_domain(local, domain)}")

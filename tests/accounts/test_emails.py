@@ -70,6 +70,8 @@ REFUSED = [
     "ann\n@example.com",
     "ann\0@example.com",
     "ann\x7f@example.com",
+    "=?utf-8?q?ann=40evil.example=3E?=@example.com",
+    "ann=?x?q?=0D=0A?=@example.com",
     "ann＠example.com",
     "ann＠evil.example@example.com",
     "ann@evil\u3002example.com",

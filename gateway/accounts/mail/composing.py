@@ -90,11 +90,13 @@ class Composer:
         sender_name, sender = self._from
         reply_name, reply_to = self._reply_to or ("", "")
         refuse_control_characters(mail.recipient, sender_name, sender, reply_name, reply_to, self._name)
+        recipient = _envelope_address(mail.recipient)
         texts = self._catalogue.texts(mail.language)
         content = self._content(mail, texts)
         message = EmailMessage()
         message["From"] = _header_address(sender_name, sender)
-        message["To"] = _header_address("", mail.recipient)
+        # A domain outside ASCII would become an encoded word, which no address can contain (RFC 2047 5).
+        message["To"] = _header_address("", recipient)
         if reply_to:
             message["Reply-To"] = _header_address(reply_name, reply_to)
         # A text of one's own can contain line breaks, which no header field can.
@@ -107,7 +109,7 @@ class Composer:
         plain = content.plain()
         message.set_content(plain, cte="7bit" if plain.isascii() else "8bit")
         message.add_alternative(content.html(self._colour), subtype="html", cte="quoted-printable")
-        return Envelope(message, sender, _envelope_address(mail.recipient))
+        return Envelope(message, sender, recipient)
 
     def _content(self, mail: OutgoingMail, texts: Texts) -> "_Content":
         own, common = texts["mail"].get(mail.kind, _TEST), texts["mail"]["common"]

@@ -60,8 +60,12 @@ def test_an_address_is_escaped_in_html() -> None:
     assert "a&amp;b&#x27;c@example.com" in html and "a&b" not in html
 
 
-def test_the_envelope_has_the_ascii_form_of_the_domain() -> None:
-    assert COMPOSER.compose(mail(recipient="ann@bücher.example")).recipient == "ann@xn--bcher-kva.example"
+@pytest.mark.parametrize("utf8", [False, True])
+def test_the_envelope_and_the_header_have_the_ascii_form_of_the_domain(utf8: bool) -> None:
+    envelope = COMPOSER.compose(mail(recipient="ann@bücher.example"))
+    assert envelope.recipient == "ann@xn--bcher-kva.example"
+    wire = envelope.message.as_bytes(policy=SMTP.clone(cte_type="7bit", utf8=utf8))
+    assert b"\r\nTo: ann@xn--bcher-kva.example\r\n" in wire
 
 
 @pytest.mark.parametrize("recipient", ["ann@example.com\r\nBcc: eve@evil.example", "ann\0@example.com", "ann"])
