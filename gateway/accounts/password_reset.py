@@ -34,13 +34,17 @@ class PasswordReset:
         settings: Settings,
     ) -> None:
         self.uses = uses
-        self.settings = settings
         self._requests = requests
         self._limits = limits
         self._users = users
         self._passwords = passwords
         self._callers = Callers()
         self._publisher = ChangePublisher(feed)
+        self.renew(settings)
+
+    def renew(self, settings: Settings) -> None:
+        """Apply new settings, which can name other addresses of links."""
+        self.settings = settings
 
     async def request(self, email: EmailAddress, origin: ClientInfo) -> None:
         """Mail a link to the account of an address, if there is one."""

@@ -213,9 +213,9 @@ def _reloader(resources: Resources, runtime: Runtime, *, services: Services, pag
             services.administration,
             services.api_keys,
             *_browser_followers(services),
-            *(() if services.mail is None else (services.mail.invitations,)),
         ),
         pages=pages,
+        mail=services.mail,
     )
 
 

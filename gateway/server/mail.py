@@ -11,14 +11,17 @@ from gateway.accounts.confirmation import Confirmation
 from gateway.accounts.invitations import InvitationAcceptance, Invitations
 from gateway.accounts.link_uses import LinkRegistration, LinkUses
 from gateway.accounts.links import LinkLifetimes
+from gateway.accounts.mail.composing import Composer
 from gateway.accounts.mail.sender import Sender, open_sender
 from gateway.accounts.password_reset import PasswordReset
 from gateway.accounts.passwords import PasswordPool
 from gateway.accounts.service import Accounts, RegistrationLimiter
+from gateway.accounts.texts.catalogue import Catalogue
 from gateway.accounts.verification import Verification
 from gateway.gate.rate_limits import MailLimits
 from gateway.samples import Sample
 from gateway.server.resources import Resources
+from gateway.settings.model import Settings
 from gateway.storage.links import Links
 from gateway.storage.mail_requests import MailRequests
 
@@ -37,6 +40,12 @@ class MailServices:
     def samples(self) -> Iterator[Sample]:
         yield from self.uses.samples()
         yield from self.sender.samples()
+
+    def renew(self, settings: Settings, catalogue: Catalogue) -> None:
+        """Apply new settings, addresses of links and texts."""
+        self.invitations.renew(settings)
+        self.resets.renew(settings)
+        self.sender.composer = Composer(settings, catalogue)
 
 
 def open_mail(

@@ -36,6 +36,7 @@ from gateway.settings.model import AccountsSettings, SessionSettings, Settings
 if TYPE_CHECKING:
     from gateway.api.pages.endpoints import Pages
     from gateway.api.pages.site import Site
+    from gateway.server.mail import MailServices
 
 # Settings that need a restart: whole sections, and the keys bound to the listening socket or to credentials already
 # issued. A section that appears or disappears needs a restart too.
@@ -71,7 +72,8 @@ class _Prepared(NamedTuple):
 
 
 class Reloader:
-    """Applies new configurations to one runtime. `followers` receive the settings last."""
+    """Applies new configurations to one runtime. `followers` receive the settings last. `pages` and `mail` are None
+    where they are not configured."""
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class Reloader:
         directory: Directory,
         followers: Sequence[Reloadable] = (),
         pages: "Pages | None" = None,
+        mail: "MailServices | None" = None,
     ) -> None:
         self.configuration = configuration
         self._runtime = runtime
@@ -89,6 +92,7 @@ class Reloader:
         self._directory = directory
         self._followers = followers
         self._pages = pages
+        self._mail = mail
 
     @property
     def policy_version(self) -> str:
@@ -149,6 +153,8 @@ class Reloader:
             follower.renew(settings)
         if self._pages is not None:
             self._pages.apply(site)
+        if self._mail is not None and site is not None:
+            self._mail.renew(settings, site.catalogue)
         self.configuration = configuration
         before.close_unless_used_by(after)
 

@@ -45,6 +45,43 @@ def test_a_reload_shows_new_texts_and_refuses_faulty_ones(tmp_path: Path) -> Non
         gateway.stop()
 
 
+def test_a_reload_applies_to_mails_links_and_invitations(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    texts = tmp_path / "texts" / "en.yaml"
+    texts.write_text("{}")
+    pages: dict[str, Any] = {"name": "Northwind", "messages": str(texts.parent)}
+    configuration = small(
+        tmp_path,
+        {"open": "http://127.0.0.1:9"},
+        server=SETTINGS["server"],
+        sessions=SETTINGS["sessions"],
+        accounts={"pages": pages, "password": {"bcrypt_rounds": 4}},
+        roles={"admin": [], "user": [], "editor": []},
+        mail={"from": "no-reply@gateway.test", "folder": str(tmp_path / "mail")},
+    )
+    gateway = Gateway("serve", configuration, tmp_path).start()
+    try:
+        gateway.register("ada@example.com")
+        invited = gateway.command("users", "invite", "bob@example.com", "--role", "editor", "--print-link")
+        token = invited.stdout.rpartition("token=")[2].strip()
+        texts.write_text("mail: {reset: {subject: 'New words of {name}'}}")
+        pages |= {"name": "Southwind", "urls": {"reset": "https://gateway.test/own?token={token}"}}
+        del configuration["roles"]["editor"]
+        gateway.config.write_text(yaml.safe_dump(configuration))
+        gateway.signal(SIGHUP)
+        visitor = Visitor(gateway)
+        eventually(lambda: "Southwind" in text_of(visitor.open("/account/sign-in")), timeout=10)
+        body = {"token": token, "password": "correct horse battery"}
+        assert gateway.post("/auth/invitations/accept", body).status == 400
+        assert gateway.post("/auth/password/forgot", {"email": "ada@example.com"}).status == 202
+        eventually(lambda: list((tmp_path / "mail").glob("*.eml")), timeout=10)
+        [mail] = (tmp_path / "mail").glob("*.eml")
+        assert "Subject: New words of Southwind" in mail.read_text()
+        assert "https://gateway.test/own?token=gwl_" in mail.read_text()
+    finally:
+        gateway.stop()
+
+
 def test_without_pages_the_gateway_imports_neither_templates_nor_texts() -> None:
     code = (
         "import sys, gateway.app, gateway.server.serve; print(*{'jinja2', 'gateway.accounts.texts'} & set(sys.modules))"
