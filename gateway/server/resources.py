@@ -97,11 +97,12 @@ async def open_stores(settings: Settings, keys: MacKeys, stack: AsyncExitStack) 
     directory, feed, buckets, failures = await _directory(settings, keys, database, everybody, factory, stack)
     stack.push_async_callback(directory.close)
     idle = None if settings.sessions is None else settings.sessions.idle
+    place_notices = _place_notices(settings, outbox)
     return Stores(
         database,
         users,
-        Sessions(database, idle=idle, copies_last=copies_last),
-        StoredBrowserSessions(database, outbox=_place_notices(settings, outbox), copies_last=copies_last),
+        Sessions(database, outbox=place_notices, idle=idle, copies_last=copies_last),
+        StoredBrowserSessions(database, outbox=place_notices, copies_last=copies_last),
         ApiKeys(database, outbox=outbox),
         AuditTrail(database),
         outbox,

@@ -16,7 +16,7 @@ from gateway.storage.audit import AuditedTransaction, write_audit
 from gateway.storage.database import Database
 from gateway.storage.outbox import Outbox
 from gateway.storage.sessions import prepare_sign_in
-from gateway.storage.sign_in_places import is_new_place, place_of
+from gateway.storage.sign_in_places import BEGAN, notify_of_new_place, place_of
 from gateway.storage.tables import BROWSER, sessions, users
 from gateway.storage.transactions import COPIES_LAST, Ending, changed, end_sessions, lock_user, renew_cookie
 from gateway.storage.user_queries import Clock, instant, record_by_id
@@ -105,8 +105,8 @@ class StoredBrowserSessions:
         def work(connection: Connection) -> UserRecord | None:
             if not prepare_sign_in(connection, user_id, now, verified=verified, rehashed=rehashed):
                 return None
-            if self._outbox is not None and is_new_place(connection, user_id, place_of(session.origin), now):
-                self._outbox.notice(connection, "new-sign-in", user_id, now, address=session.origin.address)
+            if self._outbox is not None:
+                notify_of_new_place(connection, self._outbox, user_id, session.origin, now)
             add_browser_session(connection, user_id, session, now)
             surplus = _surplus(connection, user_id, most)
             if surplus is not None:
@@ -151,7 +151,7 @@ def add_browser_session(connection: Connection, user_id: str, session: NewBrowse
     connection.execute(insert(sessions).values(**values))
     began = {"id": session.id, "kind": BROWSER, "amr": [PASSWORD], "remember": session.remember}
     began |= place_of(session.origin)._asdict()
-    change = AuditedTransaction("session.began", user_id, after=began)
+    change = AuditedTransaction(BEGAN, user_id, after=began)
     write_audit(connection, change, by=Actor(user_id, session.origin), at=now)
 
 

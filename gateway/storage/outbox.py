@@ -302,9 +302,8 @@ class Outbox:
         return tuple(WaitingMail(*row) for row in rows)
 
     async def hasten_all(self) -> int:
-        """Make every mail due that waits for a further attempt. Returns their number."""
-        now = instant(self._clock)
-        soon = update(outbox).where(_is_waiting(), outbox.c.due_at > now).values(due_at=now)
+        """Make every mail due that waits. Return the number of all that wait."""
+        soon = update(outbox).where(_is_waiting()).values(due_at=instant(self._clock))
         return await self._database.write(lambda connection: connection.execute(soon).rowcount)
 
     async def delete_old(self) -> int:

@@ -12,6 +12,8 @@ from gateway.identity.refresh_token import SEED_BYTES, RefreshToken
 from gateway.identity.user import Actor, Authentication, UserRecord
 from gateway.storage.audit import AuditedTransaction, write_audit
 from gateway.storage.database import Database
+from gateway.storage.outbox import Outbox
+from gateway.storage.sign_in_places import notify_of_new_place, record_token_sign_in
 from gateway.storage.tables import BROWSER, refresh_tokens, sessions, users
 from gateway.storage.transactions import (
     COPIES_LAST,
@@ -95,18 +97,21 @@ class _EndRequest(NamedTuple):
 
 
 class Sessions:
-    """Implements SessionStore. `clock` returns seconds since the epoch. A browser session ends `idle` seconds after its
-    last use (None: no browser sessions), and a replica can hold a copy of it for `copies_last` seconds."""
+    """Implements SessionStore. `outbox` receives notices of sign-ins from new places, None: no notices. `clock` returns
+    seconds since the epoch. A browser session ends `idle` seconds after its last use (None: no browser sessions), and a
+    replica can hold a copy of it for `copies_last` seconds."""
 
     def __init__(
         self,
         database: Database,
         *,
+        outbox: Outbox | None = None,
         clock: Clock = time.time,
         idle: float | None = None,
         copies_last: float = COPIES_LAST,
     ) -> None:
         self._database = database
+        self._outbox = outbox
         self._clock = clock
         self._idle = idle
         self._copies_last = timedelta(seconds=copies_last)
@@ -121,6 +126,9 @@ class Sessions:
         def work(connection: Connection) -> UserRecord | None:
             if not prepare_sign_in(connection, user_id, now, verified=verified, rehashed=rehashed):
                 return None
+            if self._outbox is not None:
+                notify_of_new_place(connection, self._outbox, user_id, session.origin, now)
+                record_token_sign_in(connection, user_id, session.id, session.origin, now)
             add_session(connection, user_id, session, now)
             if _end_surplus(connection, user_id, Ending("surplus", now, now + self._copies_last)):
                 return changed(connection, user_id, now)

@@ -52,8 +52,9 @@ def change_address(
     void_links_to(connection, new.canonical)
     before, after = {"email": account.email}, {"email": new.email, "email_verified": is_verified}
     write_audit(connection, AuditedTransaction("email.changed", account.id, before, after), by=by, at=now)
+    # Each change is a notice of its own: the second of two within minutes can be the work of an intruder.
     for to in (Addressee(account.email, account.canonical, account.language, account.id), new):
-        outbox.notice_to(connection, "address-changed", to, now, old=account.email, email=new.email)
+        outbox.write(connection, "address-changed", to, now, data={"old": account.email, "email": new.email})
     return changed(connection, account.id, now)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from sqlalchemy import select
 
 from gateway.accounts.emails import EmailAddress, email_address
 from gateway.accounts.links import LinkLifetimes
@@ -20,6 +21,7 @@ from gateway.storage.encryption import Cipher
 from gateway.storage.links import Links
 from gateway.storage.mail_requests import MailRequests
 from gateway.storage.outbox import Outbox
+from gateway.storage.tables import audit
 from gateway.storage.users import Users
 from tests.settings.reading import settings_of
 from tests.support.databases import Clock, create
@@ -61,6 +63,11 @@ class Mailing:
 
     async def ask(self, kind: RequestKind, email: str, user_id: str | None = None) -> None:
         await self.outbox.ask(MailRequest(kind, email_address(email), user_id, ORIGIN))
+
+    async def actions(self) -> list[str]:
+        """The actions in the audit trail."""
+        query = select(audit.c.action).order_by(audit.c.id)
+        return list(await self.database.read(lambda connection: connection.execute(query).scalars().all()))
 
     async def drain(self) -> None:
         """Work until nothing is due."""

@@ -13,7 +13,7 @@ from gateway.accounts.mail.transport import FolderTransport
 from gateway.identity.user import COMMAND_LINE
 from gateway.storage.database import Database
 from gateway.storage.sessions import Sessions
-from gateway.storage.tables import audit, outbox
+from gateway.storage.tables import outbox
 from tests.accounts.mail.mailing import Mailing, address, make_mailing
 from tests.support.databases import Clock, new_session
 from tests.support.smtp import SmtpServer
@@ -24,11 +24,6 @@ ANN = "ann@example.com"
 async def rows(mailing: Mailing) -> list[dict[str, object]]:
     found = await mailing.database.read(lambda connection: connection.execute(select(outbox)).all())
     return [dict(zip(outbox.columns.keys(), row, strict=True)) for row in found]
-
-
-async def actions(mailing: Mailing) -> list[str]:
-    query = select(audit.c.action).order_by(audit.c.id)
-    return list(await mailing.database.read(lambda connection: connection.execute(query).scalars().all()))
 
 
 async def test_a_forgotten_password_becomes_a_mail_with_a_link(mailing: Mailing, smtp_server: SmtpServer) -> None:
@@ -117,7 +112,7 @@ async def test_a_permanent_refusal_ends_the_mail_with_an_audit_record(
     await mailing.drain()
     (row,) = await rows(mailing)
     assert (row["given_up_at"] is not None, row["reason"], row["data"]) == (True, "550 no such user", b"")
-    assert (await actions(mailing))[-1] == "mail.failed"
+    assert (await mailing.actions())[-1] == "mail.failed"
     assert {sample.labels: sample.value for sample in mailing.sender.samples() if sample.labels} == {
         ("reset", "refused"): 1
     }
