@@ -105,6 +105,7 @@ class InvitationAcceptance:
         `invalid_fields` for a missing password.
         """
         link = await self.uses.find(body.token, INVITING)
+        self._require_issuer(link)
         roles = self._roles(link)
         owner = await self._users.by_email(link.canonical)
         if owner is not None:
@@ -115,6 +116,12 @@ class InvitationAcceptance:
         if body.password is None:
             raise Refusal("invalid_fields", fields=[FieldError("password", "is required")])
         return await self._registration.create(link, body.password, roles, origin, with_tokens=with_tokens)
+
+    def _require_issuer(self, link: Link) -> None:
+        """Raise `link_invalid` if the author is a subject of an issuer that is not configured any more."""
+        issuer, bar, _ = link.data["by"].partition("|")
+        if bar and issuer not in {each.name for each in self._accounts.settings.tokens.external}:
+            raise link_invalid("the issuer of its author is gone")
 
     def _roles(self, link: Link) -> frozenset[str]:
         try:

@@ -59,5 +59,5 @@ def void_links(connection: Connection, user_id: str, *, kind: LinkKind | None = 
 
 
 def void_links_to(connection: Connection, canonical: str) -> None:
-    """Void the links that would create an account for an address."""
-    connection.execute(delete(links).where(links.c.canonical == canonical, links.c.user_id.is_(None)))
+    """Void the links that would register an address, which has an account now. An invitation can still add roles."""
+    connection.execute(delete(links).where(links.c.canonical == canonical, links.c.kind == "register"))
