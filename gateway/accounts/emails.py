@@ -11,6 +11,7 @@ into another address ("Splitting the email atom"). Reserved names such as `.test
 a gateway often serves a private network. Deliverability is not checked.
 """
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from typing import Final
@@ -25,7 +26,7 @@ _SHORTEST_ENCODED: Final = len("xn--9ca.")  # RFC 5890 2.3.2.1: one character ou
 _DOTS: Final = frozenset("\u3002\uff0e\uff61")  # UTS 46 maps these to full stops.
 _RESERVED: Final = tuple(f".{name}" for name in email_validator.SPECIAL_USE_DOMAIN_NAMES)
 _NOT_RESERVED: Final = ".example.com"
-_ENCODED_WORD: Final = "=?"
+_ENCODED_WORD: Final = re.compile(r"=\?.*\?=").search
 _PLAIN: Final = "must be a plain e-mail address, like name@example.com"
 
 

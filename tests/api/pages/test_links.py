@@ -62,6 +62,7 @@ def configuration(folder: Path, verification: str) -> dict[str, Any]:
             "email": {"verification": verification},
         },
         roles={"admin": ["user"], "user": []},
+        observability={"access_log": "json", "decision_log": {"allows": 1.0}},
         mail={
             "from": "Northwind <no-reply@gateway.test>",
             "folder": str(folder / "mail"),
@@ -77,6 +78,7 @@ def optional(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     yield gateway
     gateway.stop()
     assert unhandled(gateway) == []
+    assert "gwl_" not in gateway.log(), "a log contains a token"
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +88,7 @@ def required(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     yield gateway
     gateway.stop()
     assert unhandled(gateway) == []
+    assert "gwl_" not in gateway.log(), "a log contains a token"
 
 
 def mailbox(gateway: Gateway) -> Mailbox:
