@@ -46,7 +46,7 @@ def email_address(text: str) -> EmailAddress:
     local, at, domain = text.rpartition("@")
     if (
         not at
-        or _ENCODED_WORD in local
+        or _ENCODED_WORD(local)
         or any(_is_disguise(character) for character in text)
         or not _is_full_name(domain)
     ):
