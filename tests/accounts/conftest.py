@@ -17,9 +17,18 @@ from tests.support.databases import (
     prepared_url,
     serving_database,
     shared_postgres_url,
+    sqlite_template,
 )
 
-__all__ = ["clock", "database", "empty_url", "prepared_url", "serving_database", "shared_postgres_url"]
+__all__ = [
+    "clock",
+    "database",
+    "empty_url",
+    "prepared_url",
+    "serving_database",
+    "shared_postgres_url",
+    "sqlite_template",
+]
 
 
 @pytest.fixture

@@ -1,7 +1,15 @@
 """Endpoints are tested on both databases."""
 
 from tests.accounts.conftest import client, harness
-from tests.support.databases import clock, database, empty_url, prepared_url, serving_database, shared_postgres_url
+from tests.support.databases import (
+    clock,
+    database,
+    empty_url,
+    prepared_url,
+    serving_database,
+    shared_postgres_url,
+    sqlite_template,
+)
 
 __all__ = [
     "client",
@@ -12,4 +20,5 @@ __all__ = [
     "prepared_url",
     "serving_database",
     "shared_postgres_url",
+    "sqlite_template",
 ]

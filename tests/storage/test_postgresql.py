@@ -21,7 +21,7 @@ from gateway.storage import schema
 from gateway.storage.database import COMMAND, Database
 from gateway.storage.sessions import Sessions
 from gateway.storage.users import Users
-from tests.support.databases import Clock, create, new_session, opened
+from tests.support.databases import Clock, create, new_session
 from tests.support.processes import free_port
 from tests.support.relays import Relay, relay_to
 from tests.support.waiting import eventually
@@ -64,8 +64,12 @@ def name(postgres_server: PostgresServer) -> Iterator[str]:
 @pytest.fixture
 async def direct(postgres_server: PostgresServer, name: str) -> AsyncIterator[Database]:
     """The database without a relay, migrated."""
-    async with opened(postgres_server.url(name), COMMAND) as database:
+    database = Database.open(postgres_server.url(name), limits=COMMAND)
+    try:
+        await schema.upgrade(database)
         yield database
+    finally:
+        await database.close()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Databases for tests that run on both kinds, and accounts for them."""
 
 import secrets
+import shutil
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,10 +15,10 @@ from bench.stores.postgres import PostgresServer
 from gateway.accounts.store import NewSession, NewUser
 from gateway.identity.refresh_token import RefreshToken
 from gateway.identity.user import Actor, ClientInfo, UserRecord
-from gateway.storage import schema
 from gateway.storage.circuit_breaker import Breaker
 from gateway.storage.database import COMMAND, SERVING, Database, DatabaseLimits
 from gateway.storage.users import Users
+from tests.support.processes import command, write_configuration
 
 KINDS = ("sqlite", "postgresql")
 
@@ -32,15 +33,33 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def shared_postgres_url(postgres_server: PostgresServer) -> str:
-    """A database that tests empty instead of creating their own, which takes half a second."""
-    return postgres_server.url(postgres_server.create_database())
+def shared_postgres_url(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database with tables that tests empty instead of creating their own, which takes half a second."""
+    url = postgres_server.url(postgres_server.create_database())
+    _make_tables(url, tmp_path_factory.mktemp("postgres"))
+    return url
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with empty tables. Tests copy it instead of creating their own, which takes 40 ms of CPU time."""
+    folder = tmp_path_factory.mktemp("sqlite")
+    _make_tables(f"sqlite:///{folder}/gateway.db", folder)
+    return folder / "gateway.db"
+
+
+def _make_tables(url: str, folder: Path) -> None:
+    key = {"kid": "k1", "algorithm": "HS256", "secret": "0123456789abcdef" * 2}
+    config = write_configuration(folder, {"storage": {"database": url}, "tokens": {"keys": [key]}})
+    done = command(config, "db", "upgrade")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(params=KINDS)
 def prepared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a database of either kind that `opened` can empty and migrate."""
+    """The URL of a database of either kind with tables, which `opened` can empty."""
     if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "gateway.db")
         return f"sqlite:///{tmp_path / 'gateway.db'}"
     url: str = request.getfixturevalue("shared_postgres_url")
     return url
@@ -48,10 +67,10 @@ def prepared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @asynccontextmanager
 async def opened(url: str, limits: DatabaseLimits, *, breaker: Breaker | None = None) -> AsyncIterator[Database]:
-    """A database with all tables, empty."""
+    """The database of `prepared_url`, empty."""
     database = Database.open(url, limits=limits, breaker=breaker)
     try:
-        if not await schema.upgrade(database):
+        if database.dialect == "postgresql":
             await database.write(_empty, limit=30)
         yield database
     finally:

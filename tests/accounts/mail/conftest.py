@@ -8,10 +8,10 @@ import pytest
 from gateway.storage.database import Database
 from tests.accounts.mail.application import Client, mail_application
 from tests.accounts.mail.mailing import Mailing, make_mailing
-from tests.support.databases import Clock, clock, database, prepared_url, shared_postgres_url
+from tests.support.databases import Clock, clock, database, prepared_url, shared_postgres_url, sqlite_template
 from tests.support.smtp import SmtpServer
 
-__all__ = ["clock", "database", "prepared_url", "shared_postgres_url"]
+__all__ = ["clock", "database", "prepared_url", "shared_postgres_url", "sqlite_template"]
 
 
 @pytest.fixture
