@@ -25,6 +25,7 @@ from gateway.observability.metrics.parser import reading_of_page
 from gateway.observability.metrics.summary import RouteRow, Summary, TargetRow, summary_of
 from gateway.settings.model import ServerSettings
 from gateway.settings.model_tls import CertificateSettings
+from tests.support import launcher
 from tests.support.calls import calls_here
 from tests.support.fleet import Fleet
 from tests.support.processes import PROJECT, Gateway, free_port
@@ -35,8 +36,7 @@ __all__ = ["start"]
 
 
 def top(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "gateway", "top", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=PROJECT)
+    return launcher.run(["-m", "gateway", "top", *arguments])
 
 
 @pytest.fixture

@@ -1,11 +1,8 @@
 """Processes without a shared Redis do not serve from one database; the second one refuses with the reason."""
 
-import os
-import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +15,7 @@ from gateway.settings.store_files import unusable_files
 from gateway.storage.sqlite import open_sqlite
 from tests.server.changing import reload
 from tests.support import launcher
-from tests.support.processes import PASSWORD, PROJECT, Face, Gateway, free_port, write_configuration
+from tests.support.processes import PASSWORD, Face, Gateway, write_configuration
 from tests.support.small import Start, small, start
 from tests.support.waiting import eventually
 
@@ -126,35 +123,38 @@ UVICORN = ["uvicorn", "--workers", "3", "--no-proxy-headers", "--factory", "gate
 GUNICORN = ["gunicorn", "-w", "3", "-k", "asgi", "gateway.app:create_app_from_environment()"]
 
 
+class Workers(Gateway):
+    """The application in several processes of an ASGI server."""
+
+    server: Sequence[str] = ()
+
+    @property
+    def arguments(self) -> list[str]:
+        host, port = self.address
+        place = ["--bind", f"{host}:{port}"] if self.server[0] == "gunicorn" else ["--host", host, "--port", str(port)]
+        return ["-m", *self.server, *place]
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("server", [UVICORN, GUNICORN], ids=["uvicorn", "gunicorn"])
 def test_workers_of_an_asgi_server_without_redis_are_refused(
     tmp_path: Path, server: list[str], kind: str, request: pytest.FixtureRequest
 ) -> None:
-    program = shutil.which(server[0], path=os.path.dirname(sys.executable))
-    if program is None:
-        pytest.skip(f"{server[0]} is not installed")
+    pytest.importorskip(server[0])
     storage: dict[str, Any] = {}
     if kind == "postgresql":
         storage["database"] = request.getfixturevalue("postgres_url")
-    gateway = Gateway("asgi", small(tmp_path, UPSTREAM, storage=storage, tokens=_keys(tmp_path)), tmp_path)
+    gateway = Workers("asgi", small(tmp_path, UPSTREAM, storage=storage, tokens=_keys(tmp_path)), tmp_path)
+    gateway.server = server
     gateway.command("db", "upgrade")
-    port = ["--port", str(free_port())] if server[0] == "uvicorn" else ["--bind", f"127.0.0.1:{free_port()}"]
-    errors = tmp_path / "errors"
-    with errors.open("w") as file:
-        process = subprocess.Popen(
-            [program, *server[1:], *port],
-            stdout=file,
-            stderr=file,
-            cwd=PROJECT,
-            env=os.environ | {"GATEWAY_CONFIG": str(gateway.config)},
-        )
-        try:
-            eventually(lambda: errors.read_text().count(REFUSAL) >= 2, timeout=30)
-            assert "set storage.redis, or run one process" in errors.read_text()
-        finally:
-            process.terminate()
-            process.wait(20)
+    gateway.launch()
+    try:
+        refused = 1 if server is GUNICORN else 2  # gunicorn ends all workers when the first cannot start
+        eventually(lambda: gateway.log().count(REFUSAL) >= refused, timeout=30)
+        assert "set storage.redis, or run one process" in gateway.log()
+    finally:
+        gateway.signal()
+        gateway.wait(20)
 
 
 def _keys(folder: Path) -> dict[str, Any]:

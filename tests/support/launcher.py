@@ -31,8 +31,10 @@ _MODULES: Final = (
     "encodings.idna",
     "gateway.app",
     "gateway.cli.check",
+    "gateway.cli.demo.command",
     "gateway.cli.program",
     "gateway.cli.serve",
+    "gateway.cli.top",
     "gateway.cli.users.command",
     "gateway.storage.sqlite",
     "sqlalchemy.dialects.sqlite.aiosqlite",
@@ -79,10 +81,15 @@ class Launched:
         self.send_signal(signal.SIGKILL)
 
     def _exit_code(self, timeout: float | None) -> int | None:
-        if self.returncode is None and select.select([self._connection], [], [], timeout)[0]:
+        if self.returncode is None and self._has_ended(timeout):
             self.returncode = os.waitstatus_to_exitcode(_received(self._connection))
             self._connection.close()
         return self.returncode
+
+    def _has_ended(self, timeout: float | None) -> bool:
+        poll = select.poll()  # `select.select` takes no descriptor above 1023, and some tests open more
+        poll.register(self._connection, select.POLLIN)
+        return bool(poll.poll(None if timeout is None else 1000 * timeout))
 
 
 def launch(
@@ -185,6 +192,7 @@ def _run(arguments: list[str], env: dict[str, str], cwd: str, *descriptors: int)
         os.close(stream)
     os.environ.clear()
     os.environ.update(env)
+    tempfile.tempdir = None  # depends on the environment
     os.chdir(cwd)
     return arguments
 

@@ -18,14 +18,15 @@ import pytest
 
 from gateway.cli.demo import command
 from gateway.errors import CannotStart
-from tests.cli.running import command_line, environment, one_plain_line, run
+from tests.cli.running import environment, one_plain_line, run
+from tests.support.launcher import Launched, launch
 from tests.support.waiting import eventually
 
 
 class Demo(NamedTuple):
     """A running demo: its process, its URL, and the printed steps."""
 
-    process: subprocess.Popen[str]
+    process: Launched
     url: str
     steps: list[tuple[str, str]]
     folder: Path
@@ -34,22 +35,28 @@ class Demo(NamedTuple):
 @contextmanager
 def running(folder: Path, *arguments: str) -> Iterator[Demo]:
     """A demo whose temporary folder is in `folder`. Ended with SIGTERM unless a test has ended it."""
-    with (folder / "stderr").open("w") as errors:
-        process = subprocess.Popen(
-            command_line("demo", *arguments),
-            env=environment({"TMPDIR": str(folder)}),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
+    reader, writer = os.pipe()
+    with (folder / "stderr").open("w") as errors, os.fdopen(reader) as output:
+        process = started(folder, *arguments, stdout=writer, stderr=errors.fileno())
+        os.close(writer)
         try:
-            assert process.stdout is not None
-            url, steps = guide(process.stdout)
+            url, steps = guide(output)
             yield Demo(process, url, steps, folder)
         finally:
-            process.terminate()
-            process.communicate(timeout=20)
+            process.send_signal(signal.SIGTERM)
+            output.read()
+            process.wait(20)
+
+
+def started(folder: Path, *arguments: str, stdout: int, stderr: int) -> Launched:
+    with open(os.devnull, "rb") as null:
+        return launch(
+            ["-m", "gateway", "demo", *arguments],
+            stdin=null.fileno(),
+            stdout=stdout,
+            stderr=stderr,
+            env=environment({"TMPDIR": str(folder)}),
+        )
 
 
 def guide(output: IO[str]) -> tuple[str, list[tuple[str, str]]]:
@@ -164,7 +171,7 @@ def test_with_every_port_in_use_it_reports_that(demo: Demo) -> None:
 
 
 def test_a_signal_before_it_answers_leaves_nothing_either(tmp_path: Path) -> None:
-    process = subprocess.Popen(command_line("demo", "--port", "0"), env=environment({"TMPDIR": str(tmp_path)}))
+    process = started(tmp_path, "--port", "0", stdout=1, stderr=2)
     eventually(lambda: any(tmp_path.glob("gateway-demo-*")), timeout=20)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 0
