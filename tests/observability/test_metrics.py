@@ -254,7 +254,7 @@ def test_a_page_can_be_made_on_another_thread_while_requests_are_counted() -> No
     pages: list[Any] = []
 
     def scrape_often() -> None:
-        pages.extend(scrape(log.observer) for _ in range(5))
+        pages.extend(scrape(log.observer) for _ in range(3))
 
     scraper = threading.Thread(target=scrape_often)
     scraper.start()
@@ -263,7 +263,7 @@ def test_a_page_can_be_made_on_another_thread_while_requests_are_counted() -> No
         complete(log.observer, route=names[served % 300], status=200 + served % 7)
         served += 1
     scraper.join()
-    assert len(pages) == 5
+    assert len(pages) == 3
     samples = scrape(log.observer)
     assert sum(count for (name, _), count in samples.items() if name == "gateway_requests_total") == served
 

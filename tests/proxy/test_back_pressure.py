@@ -33,7 +33,7 @@ class Tally:
 
 def size_for(gateway: Gateway) -> int:
     """A gigabyte for the production setup in a whole run; the others take five times as long for it."""
-    return (1024 if WHOLE and (gateway.face, gateway.engine) == ("serve", "native") else 200) * MiB
+    return (1024 if WHOLE and (gateway.face, gateway.engine) == ("serve", "native") else 150) * MiB
 
 
 def expected(size: int) -> int:

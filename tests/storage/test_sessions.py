@@ -105,9 +105,11 @@ async def test_nothing_of_a_token_but_its_digest_is_in_the_database(
 
 
 async def test_beyond_the_most_sessions_the_one_unused_for_longest_ends(
-    sessions: Sessions, ann: UserRecord, clock: Clock, rotate: Rotations
+    sessions: Sessions, ann: UserRecord, clock: Clock, rotate: Rotations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    several = [new_session(clock) for _ in range(MAX_LIVING)]
+    assert MAX_LIVING == 1000
+    monkeypatch.setattr("gateway.storage.sessions.MAX_LIVING", 20)
+    several = [new_session(clock) for _ in range(20)]
     for session in several:
         clock.now += 0.1
         assert await sessions.open(ann.id, session, verified="hash") == ann

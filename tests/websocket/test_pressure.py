@@ -12,11 +12,12 @@ from tests.support.gateways import Gateways
 from tests.support.processes import Face, Gateway
 from tests.support.raw import MiB
 from tests.support.recording import Exchange, RecordingUpstream
+from tests.support.scale import scaled
 from tests.support.waiting import eventually
 from tests.support.websockets import BINARY, FarEnd, Frame, Socket, echoing, encode, switching, text
 
 PATH = "/sockets-of-anybody/pressure"
-TOTAL = 256 * MiB
+TOTAL = scaled(256) * MiB
 MESSAGE = MiB // 4
 # Kernel buffers of four sockets, the gateway's own, and a complete message in several places of the ASGI server.
 FLAT = 16 * MiB
@@ -135,7 +136,7 @@ def test_a_thousand_idle_websockets_cost_little_and_all_work(own: Gateway, upstr
     for number, socket in enumerate(sockets):
         socket.say(text(str(number)))
     for number, socket in enumerate(sockets):
-        assert socket.frame().payload == str(number).encode()
+        assert socket.message() == str(number).encode()
     for socket in sockets:
         socket.close()
     eventually(lambda: all(link.ended for link in upstream.links[-MANY:]), timeout=10.0)

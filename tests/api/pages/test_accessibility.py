@@ -10,6 +10,7 @@ from gateway.api.pages.examples import examples
 from gateway.api.pages.rendering import Product, Renderer
 from tests.support.axe import axe_core
 from tests.support.chromium import Browser, browsing
+from tests.support.scale import WHOLE
 
 CATALOGUE = Catalogue.load(SHIPPED)
 RENDERER = Renderer(
@@ -34,7 +35,8 @@ def pages(language: str) -> dict[str, str]:
     return {example.name: RENDERER.render(example.page)[0] for example in examples(CATALOGUE, language)}
 
 
-@pytest.mark.parametrize("language", SHIPPED)
+# The pages of all languages have the same elements, so axe finds the same in them.
+@pytest.mark.parametrize("language", SHIPPED if WHOLE else SHIPPED[:2])
 def test_axe_finds_no_violation_in_any_page_in_both_schemes(browser: Browser, language: str) -> None:
     found = {}
     for name, html in pages(language).items():
