@@ -10,6 +10,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -84,19 +85,25 @@ def applies(requirement: Requirement, environment: dict[str, str], extra: str = 
     return requirement.marker is None or requirement.marker.evaluate(environment | {"extra": extra})
 
 
-def installed(pin: Pin) -> Distribution | None:
+class Release(NamedTuple):
+    version: str
+    requires: list[Requirement]
+
+
+@cache  # each pin is looked up for ten environments
+def installed(name: str) -> Release | None:
     try:
-        return Distribution.from_name(pin.name)
+        found = Distribution.from_name(name)
     except PackageNotFoundError:
         return None
+    return Release(found.version, [Requirement(text) for text in found.requires or []])
 
 
 def requirements_of(pin: Pin, extras: Iterable[str], environment: dict[str, str]) -> list[Requirement]:
-    found = installed(pin)
+    found = installed(pin.name)
     if found is None or found.version != pin.version or pin.name in WITHOUT_DEPENDENCIES:
         return []
-    texts = [Requirement(text) for text in found.requires or []]
-    return [need for need in texts if any(applies(need, environment, extra) for extra in ("", *extras))]
+    return [need for need in found.requires if any(applies(need, environment, extra) for extra in ("", *extras))]
 
 
 def missing(pinned: list[Pin], roots: list[Requirement], environment: dict[str, str]) -> Iterator[str]:
@@ -124,7 +131,7 @@ def unreadable(pinned: list[Pin]) -> Iterator[str]:
     """Pins whose requirements this environment does not show, although it should have them installed."""
     here = cast("dict[str, str]", default_environment())
     for pin in pinned:
-        found = installed(pin)
+        found = installed(pin.name)
         if applies(pin.requirement, here) and (found is None or found.version != pin.version):
             version = "nothing" if found is None else found.version
             yield f"{pin.name}=={pin.version} is locked and {version} is installed here (install the lock)"

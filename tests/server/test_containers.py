@@ -65,14 +65,21 @@ def test_neither_a_name_nor_a_home_is_needed_for_postgresql(home: list[str], tmp
     assert gateway.stop() == 0
 
 
-def test_an_address_without_a_user_is_reported_with_the_missing_part(home: list[str], tmp_path: Path) -> None:
-    done = _run(home, _configuration(tmp_path, database="postgresql://127.0.0.1:1/db"), tmp_path, "users", "list")
+def _users_of_nowhere(prefix: list[str], folder: Path) -> str:
+    """Standard error of a command with an address that names no user."""
+    configuration = _configuration(folder, database="postgresql://127.0.0.1:1/db")
+    done = _run(prefix, configuration, folder, "users", "list")
     assert done.returncode == 2
-    assert "the address names no user, and the user id 54321 has no name here" in done.stderr
-    named = _run(
-        ["env", "PGUSER=x"], _configuration(tmp_path, database="postgresql://127.0.0.1:1/db"), tmp_path, "users", "list"
-    )
-    assert "names no user" not in named.stderr
+    return done.stderr
+
+
+def test_an_address_without_a_user_is_reported_with_the_missing_part(home: list[str], tmp_path: Path) -> None:
+    reported = _users_of_nowhere(home, tmp_path)
+    assert "the address names no user, and the user id 54321 has no name here" in reported
+
+
+def test_the_environment_can_name_the_user(tmp_path: Path) -> None:
+    assert "names no user" not in _users_of_nowhere(["env", "PGUSER=x"], tmp_path)
 
 
 MODES = {0o600: (True, ""), 0o640: (False, "group"), 0o660: (False, "group"), 0o644: (False, ""), 0o664: (False, "")}
