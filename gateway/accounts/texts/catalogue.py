@@ -8,6 +8,7 @@ text, because a page with a missing text is worse than a gateway that does not s
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -114,7 +115,8 @@ class _File:
         self.problems.append(Problem(str(self.path), line, column, key, message))
 
 
-def _shipped(language: str) -> dict[str, str]:
+@cache
+def _shipped(language: str) -> Mapping[str, str]:
     # The loader of libyaml recurses in C, which only trusted files can be given to.
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     return _File(_FOLDER / f"{language}.yaml", shipped_text(language), loader).texts
