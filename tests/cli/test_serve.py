@@ -146,8 +146,10 @@ def test_it_starts_without_optional_dependencies(tmp_path: Path) -> None:
         process = subprocess.Popen(
             command_line("serve", "--config", "g.yaml"), cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=file
         )
-    eventually(lambda: _listening(errors), timeout=20)
-    process.terminate()
+    try:
+        eventually(lambda: _listening(errors), timeout=60, every=0.05)
+    finally:
+        process.terminate()
     assert process.wait(20) == 0
     imported = set(re.findall(r"\| +([\w.]+)$", errors.read_text(), re.MULTILINE))
     assert "gateway.server.serve" in imported
