@@ -17,7 +17,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     # A page that the navigation of mkdocs.yml leaves out, and a link that leads nowhere, are errors.
     mkdocs = [sys.executable, "-W", "ignore", "-m", "mkdocs"]
-    command = [*mkdocs, "build", "--quiet", "--strict", "--site-dir", str(folder)]
+    command = [*mkdocs, "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
