@@ -1,4 +1,4 @@
-"""The Cookie and Set-Cookie fields (RFC 6265bis), as far as the gateway's own cookies are concerned.
+"""The Cookie, Set-Cookie (RFC 6265bis) and Clear-Site-Data fields, as far as the gateway's own cookies are concerned.
 
 The parser reads a Cookie field in one pass, linear in its length (CVE-2024-7592: http.cookies takes quadratic time for
 backslashes). It does not unquote: a quoted name is another name (Werkzeug PR #1965), and a pair without `=` has no
@@ -12,6 +12,8 @@ _SPACE: Final = b" \t"
 # Browsers accept a cookie of this prefix only from the host itself, with Secure, HttpOnly and Path=/ (RFC 10017).
 PREFIX: Final = "__Host-Http-"
 _FLOW: Final = b"-flow"  # the cookie of a sign-in in progress
+# `"*"` without `"cookies"` (Clear Site Data, section 3.1, and the types that Chromium adds).
+_ALL_BUT_COOKIES: Final = b'"cache", "clientHints", "executionContexts", "prefetchCache", "prerenderCache", "storage"'
 
 
 class OwnCookies:
@@ -48,6 +50,16 @@ class OwnCookies:
         name, equals, _ = value.partition(b";")[0].partition(b"=")
         name = name.strip(_SPACE)
         return not equals or not name or name.lower() in self._names
+
+
+def without_clearing_cookies(value: bytes) -> bytes:
+    """A Clear-Site-Data field that clears no cookies: browsers would delete the session cookie with all others. Empty
+    if the field clears nothing else."""
+    types = [each.strip(_SPACE) for each in value.split(b",")]
+    if b'"*"' not in types and b'"cookies"' not in value.lower():
+        return value
+    kept = [each for each in types if each.lower() != b'"cookies"']
+    return b", ".join(_ALL_BUT_COOKIES if each == b'"*"' else each for each in kept if each)
 
 
 def set_cookie(own: OwnCookies, value: str, *, same_site: str, max_age: int | None = None) -> str:
