@@ -19,6 +19,7 @@ from gateway.api.body import (
     JSON,
     Endpoint,
     cancel_on_disconnect,
+    cookie_of,
     form_fields,
     json_body,
     json_object,
@@ -95,7 +96,7 @@ class AccountEndpoints:
         """POST /password"""
         _, claims = signed_in(request)
         change = accept(PasswordChange, await json_body(request), self._accounts.settings)
-        following = None if self._browser is None else await self._browser.next_cookie(claims)
+        following = None if self._browser is None else await self._browser.next_cookie(claims, cookie_of(request))
         changing = self._accounts.change_password(
             claims,
             change.current_password,

@@ -149,6 +149,11 @@ def translate_storage_errors(handler: Endpoint) -> Endpoint:
     return endpoint
 
 
+def cookie_of(request: Request) -> bytes | None:
+    """The session cookie of a request whose credential it is."""
+    return admission_of(request).request.fields.session_cookie
+
+
 def admission_of(request: Request) -> Admission:
     """The gate's decision."""
     admission: Admission = request.scope["gateway.admission"]

@@ -126,7 +126,7 @@ class OneSession:
         assert digest is not None
         authentication = Authentication(now.timestamp(), "aal1", ("pwd",))
         later = now + timedelta(hours=1)
-        self._known = {digest: KnownSession("s1", "u1", 1, authentication, now, later, None, False, False)}
+        self._known = {digest: KnownSession("s1", "u1", 1, authentication, now, later, None, False, False, b"")}
 
     async def known(self, digests: Sequence[bytes]) -> Mapping[bytes, KnownSession]:
         return {digest: self._known[digest] for digest in digests if digest in self._known}
