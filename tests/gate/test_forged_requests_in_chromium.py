@@ -1,5 +1,6 @@
 """Requests that pages cause in a real browser: pages of another site, of a sibling subdomain, of a listed origin, and
-of the application. The gateway speaks TLS, so the cookie has its prefix, and the browser sends Fetch Metadata."""
+of the application. The gateway speaks TLS, so the cookie has its prefix, and the browser sends Fetch Metadata. A whole
+run has the ASGI face too."""
 
 import json
 import ssl
@@ -14,6 +15,7 @@ from tests.support.gateways import unhandled
 from tests.support.processes import PASSWORD, Face, Gateway, free_port
 from tests.support.raw import Caller
 from tests.support.recording import Exchange, RecordingUpstream
+from tests.support.scale import WHOLE
 from tests.support.scripts import response
 from tests.support.small import small
 from tests.support.waiting import eventually
@@ -82,7 +84,7 @@ class World(NamedTuple):
         return {path: found[path] for path in paths}
 
 
-@pytest.fixture(scope="module", params=["serve", "asgi"])
+@pytest.fixture(scope="module", params=["serve", "asgi"] if WHOLE else ["serve"])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     face: Face = request.param
     folder = tmp_path_factory.mktemp("forged")
@@ -122,6 +124,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         script = f"fetch('/auth/register', {{method: 'POST', headers: {header}, body: {body!r}}}).then(r => r.status)"
         assert browser.run(script, wait=True) == 201
         yield running
+        browser.go("about:blank")
     gateway.stop()
     upstream.stop()
     elsewhere.stop()

@@ -68,7 +68,8 @@ def replicated(gateways: Gateways, folder: Path, **sections: Mapping[str, object
         postgres = stack.enter_context(running_postgres())
         valkey = stack.enter_context(running_valkey(folder))
         storage = {"database": postgres.url(postgres.create_database()), "redis": valkey.url}
-        configuration = changed(gateways.configuration(folder), storage=storage, **sections)
+        sections["storage"] = storage | dict(sections.get("storage", {}))
+        configuration = changed(gateways.configuration(folder), **sections)
         first, second = _started(configuration, folder, stack)
         yield Replicated(Deployment(first, second, told=0.1), postgres, valkey)
 
