@@ -164,7 +164,7 @@ def _unusable(policy: Policy, route: Route, request: PolicyRequest, caller: Subj
     refusal = None
     if caller.kind == "session" and policy.browsers is not None:
         fields = request.page_fields
-        refusal = policy.browsers.check_page(route, request.method, fields, websocket=request.websocket)
+        refusal = policy.browsers.check_page(route, request.method, fields, can_write=request.websocket)
     refusal = refusal or check_kind(route, caller.kind)
     if refusal is None and not caller.is_active:
         refusal = Refusal("user_inactive", "the account is disabled or does not exist", presented=True)

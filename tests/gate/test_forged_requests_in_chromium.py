@@ -69,12 +69,22 @@ class World(NamedTuple):
         """The origin of this host."""
         return f"https://{host}:{self.gateway.port if host == APP else self.elsewhere.address[1]}"
 
-    def outcomes(self, paths: set[str]) -> dict[str, tuple[int, str]]:
-        """Status and code by path, as soon as the access log has a line for each path."""
+    def cause(self, host: str, scripts: Mapping[str, str]) -> dict[str, tuple[int, str]]:
+        """Open a page of this host, and run the script of each path on it. Returns status and code by path, as soon as
+        the access log has a line for each path."""
+        self.browser.go(f"{self.at(host)}/page")
+        self.upstream.requests = []
+        before = len(self.gateway.log())
+        calls = [f"(async url => {{ {script} }})('{self.at(APP)}{path}');" for path, script in scripts.items()]
+        self.browser.run(f"{{ {HELPERS} {''.join(calls)} 0 }}")
+        return self._outcomes(set(scripts), before)
+
+    def _outcomes(self, paths: set[str], before: int) -> dict[str, tuple[int, str]]:
         found: dict[str, tuple[int, str]] = {}
 
         def is_complete() -> bool:
-            entries = [json.loads(line) for line in self.gateway.log().splitlines() if line.startswith("{")]
+            lines = self.gateway.log()[before:].splitlines(keepends=True)
+            entries = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
             for entry in entries:
                 if entry.get("method") != "OPTIONS" and "path" in entry:
                     found[entry["path"]] = entry["status"], entry.get("code", "")
@@ -191,19 +201,10 @@ READS: Final = {
 }
 
 
-def cause_at(world: World, host: str, scripts: Mapping[str, str]) -> None:
-    """Open a page of this host, and run the script of each path on it."""
-    world.browser.go(f"{world.at(host)}/page")
-    world.upstream.requests = []
-    calls = [f"(async url => {{ {script} }})('{world.at(APP)}{path}');" for path, script in scripts.items()]
-    world.browser.run(f"{{ {HELPERS} {''.join(calls)} 0 }}")
-
-
 def cause(world: World, host: str, route: str, scripts: Mapping[str, str]) -> dict[str, tuple[int, str]]:
     """Run all scripts on one page of this host, each for its own path. Returns status and code by script."""
     paths = {name: f"/{route}/{host}/{name.replace(' ', '-')}" for name in scripts}
-    cause_at(world, host, {paths[name]: script for name, script in scripts.items()})
-    outcomes = world.outcomes(set(paths.values()))
+    outcomes = world.cause(host, {paths[name]: script for name, script in scripts.items()})
     return {name: outcomes[path] for name, path in paths.items()}
 
 
@@ -211,7 +212,7 @@ REFUSED: Final = {(403, "cross_site"), (401, "token_missing")}  # Without the co
 OPAQUE: Final = {"a form in a sandbox", "a form in a data address"}  # Their documents have no origin.
 # A listed page proves itself by its Origin, which `no-referrer` hides.
 HIDDEN: Final = {"a form without referrer"}
-SOCKET: Final = "new WebSocket(url.replace('https', 'wss'))"
+SOCKET: Final = "const one = new WebSocket(url.replace('https', 'wss')); one.onopen = () => one.close()"
 
 
 @pytest.mark.parametrize("host", [EVIL, SIBLING])
@@ -241,15 +242,13 @@ def test_on_an_optional_route_requests_of_others_are_anonymous(world: World, hos
 @pytest.mark.parametrize("host", [EVIL, SIBLING])
 def test_no_page_of_others_signs_in_or_out(world: World, host: str) -> None:
     for path in ("/auth/session", "/account/sign-in", "/account/sign-out"):
-        cause_at(world, host, {path: "form(url, 'text/plain')"})
-        assert world.outcomes({path}) == {path: (403, "cross_site")}
+        assert world.cause(host, {path: "form(url, 'text/plain')"}) == {path: (403, "cross_site")}
     assert signed_in(world, APP) == "true"
 
 
 def test_links_of_others_open_pages_except_where_the_route_asks_for_own_pages(world: World) -> None:
     for path, outcome in (("/plain/link", (200, "")), ("/strict/link", (403, "cross_site"))):
-        cause_at(world, EVIL, {path: "location.href = url"})
-        assert world.outcomes({path}) == {path: outcome}
+        assert world.cause(EVIL, {path: "location.href = url"}) == {path: outcome}
 
 
 def test_pages_of_the_application_and_of_listed_origins_write_and_read(world: World) -> None:

@@ -338,9 +338,10 @@ def test_tabs_that_confirm_at_the_same_time_agree_on_one_cookie(deployment: Depl
     """The browser keeps the cookie of the response that it reads last, in any order."""
     tabs = [browser.at(deployment.all[number % len(deployment.all)]) for number in range(scaled(100))]
     with ThreadPoolExecutor(len(tabs)) as threads:
-        outcomes = set(threads.map(_confirmed, tabs))
-    ((code, cookie),) = outcomes
-    assert code == 200 and cookie != browser.cookie
+        outcomes = list(threads.map(_confirmed, tabs))
+    assert {code for code, _ in outcomes} <= {200, 503}, "a database that is too busy can refuse some"
+    [cookie] = {cookie for code, cookie in outcomes if code == 200}
+    assert cookie != browser.cookie
     for gateway in deployment.all:
         assert status(Browser(gateway, cookie)) == (200, None)
         assert status(browser, gateway) == (200, None), "requests on their way"
@@ -353,7 +354,7 @@ def test_a_session_that_ends_during_confirmations_stays_ended(deployment: Deploy
         assert threads.submit(browser.at(deployment.second).sign_out).result().status == 204
         outcomes = set(confirming)
     since = time.monotonic()
-    assert {code for code, _ in outcomes} <= {200, 401}
+    assert {code for code, _ in outcomes} <= {200, 401, 503}
     for cookie in {cookie for _, cookie in outcomes} | {browser.cookie}:
         left = Browser(deployment.first, cookie)
         soon(deployment, since, lambda gateway, left=left: status(left, gateway)[0] == 401)  # type: ignore[misc]
