@@ -86,8 +86,8 @@ def form_fields(body: bytes) -> dict[str, str]:
 
 
 def query_fields(request: Request, *, names: Collection[str] | None = None) -> dict[str, str]:
-    """The parameters of the query. Repeated ones are refused. With `names` all others are ignored, whatever their form;
-    without, a query of another form is refused."""
+    """The parameters of the query. Repeated ones are refused. With `names` all others are ignored; without, a query of
+    another form is refused."""
     query: bytes = request.scope["query_string"]
     if len(query) > _MAX_QUERY:
         raise _bad(f"it is longer than {_MAX_QUERY} bytes", of="query")
