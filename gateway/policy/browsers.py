@@ -48,6 +48,13 @@ class BrowserPolicy:
         missing = self.origins.missing_proof(fields)
         return Refusal("cross_site", missing, route=route.name) if missing else None
 
+    def missing_proof(self, host: bytes | None, fields: Sequence[Field]) -> str:
+        """ "" if a request to this host comes from an own page; otherwise the reason, for the log. None is the host of
+        `server.public_url`."""
+        if host is not None and host not in self.origins.hosts:
+            return "not an own host"
+        return self.origins.missing_proof(fields)
+
     def redirect(
         self, refusal: Refusal, route: Route, target: RequestTarget, method: bytes, fields: RequestFields
     ) -> None:

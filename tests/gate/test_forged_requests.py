@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import pytest
 import pytest_asyncio
 
+from gateway.analysis.simulate import Subject, parse_request_line, simulate
 from gateway.errors import Refusal
 from gateway.gate.admission import Admission, Peer, PendingDecision, RequestHead
 from gateway.gate.forward_auth import Verdict, Verifier
@@ -210,6 +211,22 @@ async def test_forward_authorization_decides_alike(deciders: Deciders) -> None:
         if not isinstance(outcome, Refusal):
             cookies = [value for name, value in outcome.fields if name == b"x-gateway-cookie"]
             assert cookies == [b"theme=dark; a" if "others" in case.cookie else _left(case)], case
+
+
+def test_the_policy_tools_decide_alike() -> None:
+    policy = compile_policy(configured())
+    for case in CASES[::3]:
+        if "repeated" in (case.origin, case.site) or case.cookie not in ("good", "none"):
+            continue  # A policy test names one origin, and a cookie that is good.
+        asked = parse_request_line(case.method, f"https://{HOST}{case.path}")
+        for origin in ORIGINS[case.origin]:
+            asked = asked._replace(origin=origin.encode())
+        for site in SITES[case.site]:
+            asked = asked._replace(fetch_site=site.encode())
+        caller = Subject("u1", frozenset({"user"}), kind="session") if case.cookie == "good" else None
+        result = simulate(policy, asked, caller)
+        found = result.refusal.code if result.refusal else "user" if result.caller else "anonymous"
+        assert found == expected(case), case
 
 
 def _left(case: Case) -> bytes:
