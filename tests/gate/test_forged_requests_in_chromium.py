@@ -16,7 +16,7 @@ from tests.support.processes import PASSWORD, Face, Gateway, free_port
 from tests.support.raw import Caller
 from tests.support.recording import Exchange, RecordingUpstream
 from tests.support.scale import WHOLE
-from tests.support.scripts import response
+from tests.support.scripts import answer, response
 from tests.support.small import small
 from tests.support.waiting import eventually
 from tests.support.websockets import echoing
@@ -155,10 +155,9 @@ const element = (name, attributes) => {
     document.body.append(one);
     return one;
 };
-const form = (url, enctype = '', policy = '') => {
+const form = (url, enctype = '') => {
     const one = element('form', {method: 'POST', action: url, target: 'f' + Math.random()});
     if (enctype) one.enctype = enctype;
-    if (policy) one.referrerPolicy = policy;
     element('input', {name: 'a', value: '1'}).setAttribute('form', one.id = one.target);
     frame({name: one.target});
     one.submit();
@@ -170,8 +169,7 @@ WRITES: Final = {
     "a form": "form(url)",
     "a form as text": "form(url, 'text/plain')",
     "a form with files": "form(url, 'multipart/form-data')",
-    "a form without referrer": "document.head.append(Object.assign(document.createElement('meta'),"
-    " {name: 'referrer', content: 'no-referrer'})); form(url)",
+    "a form without referrer": "frame({srcdoc: '<meta name=referrer content=no-referrer>' + html(url)})",
     "a form in a document of its own": "frame({srcdoc: html(url)})",
     "a form in a sandbox": "frame({sandbox: 'allow-scripts allow-forms', srcdoc: html(url)})",
     "a form in a sandbox with its origin": "frame({sandbox: 'allow-scripts allow-forms allow-same-origin',"
@@ -210,8 +208,8 @@ def cause(world: World, host: str, route: str, scripts: Mapping[str, str]) -> di
 
 REFUSED: Final = {(403, "cross_site"), (401, "token_missing")}  # Without the cookie the credential is missing.
 OPAQUE: Final = {"a form in a sandbox", "a form in a data address"}  # Their documents have no origin.
-# A listed page proves itself by its Origin, which `no-referrer` hides.
-HIDDEN: Final = {"a form without referrer"}
+# A listed page proves itself by its Origin, which `no-referrer` and redirects to another origin hide.
+HIDDEN: Final = {"a form without referrer", "a redirected form", "a redirected fetch"}
 SOCKET: Final = "const one = new WebSocket(url.replace('https', 'wss')); one.onopen = () => one.close()"
 
 
@@ -263,6 +261,17 @@ def test_pages_of_the_application_and_of_listed_origins_write_and_read(world: Wo
 
 def test_listed_pages_can_read_the_session_and_siblings_cannot(world: World) -> None:
     assert [signed_in(world, host) for host in (APP, LISTED, SIBLING, EVIL)] == ["true", "true", "hidden", "hidden"]
+
+
+def test_no_application_plants_or_ends_the_session(world: World) -> None:
+    name = "__Host-Http-session"
+    fields = [f"Set-Cookie: {name}={value}; Path=/; Secure; HttpOnly" for value in ("planted", "; Max-Age=0")]
+    fields += ['Clear-Site-Data: "*"', 'Clear-Site-Data: "cookies"', "Content-Type: text/html"]
+    world.upstream.on("/plain/clearing", answer(200, fields, PAGE))
+    before = [cookie["value"] for cookie in world.browser.cookies() if cookie["name"] == name]
+    world.browser.go(f"{world.at(APP)}/plain/clearing")
+    assert [cookie["value"] for cookie in world.browser.cookies() if cookie["name"] == name] == before
+    assert signed_in(world, APP) == "true"
 
 
 def signed_in(world: World, host: str) -> str:
