@@ -11,8 +11,7 @@ from gateway.accounts.browser_sessions import BrowserSessions
 from gateway.accounts.commands import KeyRequest, Login, LoginForm, PasswordChange, Refresh, Registration
 from gateway.accounts.inputs import accept
 from gateway.accounts.serialize import own_account, rfc3339
-from gateway.accounts.service import Accounts, TokenPair, account_holder
-from gateway.accounts.sessions import SessionService
+from gateway.accounts.service import Accounts, SessionService, TokenPair, account_holder
 from gateway.accounts.store import ActiveSession
 from gateway.api.body import (
     FORM,

@@ -16,7 +16,7 @@ from gateway.errors import FieldError, Refusal
 from gateway.gate.session_cookies import own_cookies, require_own_page
 from gateway.policy.policy import Policy
 from gateway.settings.model import Settings
-from gateway.wire.cookies import set_cookie
+from gateway.wire.credential_fields import set_cookie
 
 
 class CookieFields:

@@ -34,7 +34,7 @@ from gateway.policy.decide import (
 )
 from gateway.policy.policy import Match, Policy
 from gateway.policy.route import Route
-from gateway.wire.bearer import bearer_credential
+from gateway.wire.credential_fields import bearer_credential
 from gateway.wire.fields import Field, RequestFields
 from gateway.wire.hosts import canonical_host
 from gateway.wire.paths import RequestTarget, canonical_target

@@ -10,7 +10,7 @@ from gateway.identity.session_verifier import SessionVerifier
 from gateway.policy.browsers import BrowserPolicy
 from gateway.policy.route import Route
 from gateway.settings.model import Settings
-from gateway.wire.cookies import OwnCookies
+from gateway.wire.credential_fields import OwnCookies
 from gateway.wire.fields import METHOD_OVERRIDES, RequestFields
 
 

@@ -21,7 +21,7 @@ from gateway.proxy.interfaces import Field
 from gateway.proxy.response_head import ResponseHead
 from gateway.proxy.target import Target
 from gateway.samples import Sample
-from gateway.wire.cookies import OwnCookies, without_clearing_cookies
+from gateway.wire.credential_fields import OwnCookies, without_clearing_cookies
 
 _ABSOLUTE: Final = re.compile(
     rb"(?:(?P<scheme>https?):)?//(?P<authority>[^/?#\\]*)(?P<path>.*)", re.IGNORECASE | re.DOTALL

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.cookies import OwnCookies, set_cookie, without_clearing_cookies
+from gateway.wire.credential_fields import OwnCookies, set_cookie, without_clearing_cookies
 from gateway.wire.fields import FieldRules
 from tests.support.waiting import cpu_within
 

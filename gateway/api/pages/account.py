@@ -9,8 +9,7 @@ from gateway.accounts.api_keys import ApiKeyService
 from gateway.accounts.browser_sessions import BrowserSessions
 from gateway.accounts.commands import KeyRequest, PasswordChange
 from gateway.accounts.inputs import accept
-from gateway.accounts.service import Accounts
-from gateway.accounts.sessions import SessionService
+from gateway.accounts.service import Accounts, SessionService
 from gateway.accounts.store import ActiveSession
 from gateway.api.body import cancel_on_disconnect, cookie_of, origin_of
 from gateway.api.pages.links import LinkServices

@@ -12,9 +12,9 @@ from gateway.errors import Caller, Refusal, RefusedCredential
 from gateway.gate.admission import Admission, DirectResponse, RequestHead
 from gateway.gate.forward_auth import Verdict
 from gateway.proxy.interfaces import Field
+from gateway.proxy.slow_peers import UploadRate
 from gateway.server.asgi.uvicorn_protocol import merges_trailers
 from gateway.server.runtime import Runtime
-from gateway.server.upload_rate import UploadRate
 from gateway.settings.model import ServerSettings
 from gateway.wire.websocket import new_key
 
