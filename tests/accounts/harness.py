@@ -33,11 +33,11 @@ class Feed:
 
     def __init__(self, users: Users) -> None:
         self._users = users
-        self.told: list[tuple[str, UserRecord | None]] = []
+        self.announced: list[tuple[str, UserRecord | None]] = []
 
     async def announce(self, user_id: str, record: UserRecord | None) -> None:
         assert await self._users.user(user_id) == record, "announced before it was committed"
-        self.told.append((user_id, record))
+        self.announced.append((user_id, record))
 
     def samples(self) -> tuple[Sample, ...]:
         return ()

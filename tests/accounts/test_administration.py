@@ -28,7 +28,7 @@ async def refusal(work: Awaitable[object]) -> Refusal:
 async def test_an_account_is_made_with_the_default_roles(harness: Harness) -> None:
     record = await harness.administration.create("Ann@Example.com", PASSWORD)
     assert (record.email, record.roles, record.version) == ("Ann@Example.com", frozenset({"user"}), 1)
-    assert harness.feed.told == [(record.id, record)]
+    assert harness.feed.announced == [(record.id, record)]
     assert await harness.login()
 
 
@@ -51,7 +51,7 @@ async def test_all_errors_of_a_new_account_are_reported_at_once(harness: Harness
         FieldError("password", "must be at least 8 characters long"),
         FieldError("roles", "must be role names: up to 128 printable characters, no space around them"),
     )
-    assert harness.feed.told == []
+    assert harness.feed.announced == []
 
 
 async def test_an_address_that_is_taken_is_refused_in_every_spelling(harness: Harness) -> None:
@@ -81,7 +81,7 @@ async def test_an_unknown_user_is_not_found(harness: Harness, act: str) -> None:
 async def test_every_act_is_announced_after_its_commit(harness: Harness, act: str) -> None:
     made = await harness.administration.create(ANN, PASSWORD)
     after = await ACTS[act](harness)
-    assert harness.feed.told[1:] == [(made.id, None if act == "delete" else after)]
+    assert harness.feed.announced[1:] == [(made.id, None if act == "delete" else after)]
 
 
 async def test_an_account_can_be_disabled_and_enabled(harness: Harness) -> None:
@@ -140,7 +140,7 @@ async def test_of_two_concurrent_deletions_of_an_account_one_is_not_found(harnes
     await harness.administration.create(ANN, PASSWORD)
     outcomes = await asyncio.gather(*(harness.administration.delete(ANN) for _ in range(2)), return_exceptions=True)
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Refusal", "UserRecord"]
-    assert len(harness.feed.told) == 2
+    assert len(harness.feed.announced) == 2
 
 
 # ---- the last administrator
@@ -160,7 +160,7 @@ async def test_the_last_administrator_cannot_be_removed(hierarchy: Harness, act:
     await harness.administration.create(ANN, PASSWORD, ["root"])
     refused = await refusal(acts[act](harness))
     assert (refused.code, refused.status) == ("last_admin", 409)
-    assert len(harness.feed.told) == 1
+    assert len(harness.feed.announced) == 1
     await harness.administration.create("bob@example.com", PASSWORD, ["admin"])
     assert await acts[act](harness)
 

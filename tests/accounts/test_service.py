@@ -41,7 +41,7 @@ async def test_registration_signs_the_user_in(harness: Harness, clock: Clock) ->
     assert (record.version, record.created_at) == (1, clock.instant)
     assert claims.subject == record.id and claims.session
     assert (pair.expires_in, pair.refresh_token.text[:4]) == (900, "gwr_")
-    assert harness.feed.told == [(record.id, record)]
+    assert harness.feed.announced == [(record.id, record)]
 
 
 async def test_of_fifty_registrations_of_one_address_at_once_one_succeeds(harness: Harness) -> None:
@@ -56,13 +56,13 @@ async def test_of_fifty_registrations_of_one_address_at_once_one_succeeds(harnes
 
     outcomes = await asyncio.gather(*(attempt(number) for number in range(50)))
     assert sorted(outcomes) == ["email_taken"] * 49 + ["registered"]
-    assert len(harness.feed.told) == 1
+    assert len(harness.feed.announced) == 1
 
 
 async def test_closed_registration_refuses_every_account(database: Database, clock: Clock) -> None:
     harness = make_harness(database, clock, make_settings(registration="closed"))
     assert await refused(harness.register()) == "registration_closed"
-    assert harness.feed.told == []
+    assert harness.feed.announced == []
     harness.close()
 
 
@@ -175,7 +175,7 @@ async def test_a_refresh_gives_new_tokens_of_the_same_session(harness: Harness, 
     after = harness.claims(later)
     assert (before.subject, before.session) == (after.subject, after.session)
     assert later.refresh_token.text != pair.refresh_token.text and before.token_id != after.token_id
-    assert len(harness.feed.told) == 1, "a refresh changes no record"
+    assert len(harness.feed.announced) == 1, "a refresh changes no record"
 
 
 async def test_twenty_refreshes_at_once_give_the_same_successor(harness: Harness) -> None:
@@ -192,7 +192,7 @@ async def test_a_replayed_refresh_token_ends_the_session_everywhere(harness: Har
         assert await refused(harness.accounts.refresh(pair.refresh_token, ORIGIN)) == "refresh_reused"
     record = await harness.record(later)
     assert record.ended_sessions == {harness.claims(later).session}
-    assert harness.feed.told[-1] == (record.id, record)
+    assert harness.feed.announced[-1] == (record.id, record)
     assert await refused(harness.accounts.refresh(later.refresh_token, ORIGIN)) == "refresh_invalid"
 
 
@@ -215,7 +215,7 @@ async def test_logging_out_ends_this_session_and_no_other(harness: Harness) -> N
     await harness.accounts.logout(harness.claims(one), ORIGIN)
     record = await harness.record(one)
     assert record.ended_sessions == {harness.claims(one).session}
-    assert harness.feed.told[-1] == (record.id, record)
+    assert harness.feed.announced[-1] == (record.id, record)
     assert await refused(harness.accounts.refresh(one.refresh_token, ORIGIN)) == "refresh_invalid"
     assert await harness.accounts.refresh(other.refresh_token, ORIGIN)
 
@@ -236,10 +236,10 @@ async def test_an_ended_session_is_remembered_for_longer_than_its_last_token_is_
     later = await harness.accounts.refresh(pair.refresh_token, ORIGIN)
     await harness.accounts.logout(harness.claims(later), ORIGIN)
     clock.now += later.expires_in + harness.settings.tokens.leeway + 30
-    record = await harness.users.user(harness.feed.told[0][0])
+    record = await harness.users.user(harness.feed.announced[0][0])
     assert record is not None and len(record.ended_sessions) == 1
     clock.now += 60
-    record = await harness.users.user(harness.feed.told[0][0])
+    record = await harness.users.user(harness.feed.announced[0][0])
     assert record is not None and record.ended_sessions == frozenset()
 
 
@@ -252,7 +252,7 @@ async def test_a_new_password_replaces_the_old_one_and_ends_the_other_sessions(h
     await harness.accounts.change_password(harness.claims(here), Password(PASSWORD.encode()), new, origin=ORIGIN)
     record = await harness.record(here)
     assert record.ended_sessions == {harness.claims(elsewhere).session}
-    assert harness.feed.told[-1] == (record.id, record)
+    assert harness.feed.announced[-1] == (record.id, record)
     assert await refused(harness.login()) == "invalid_credentials"
     assert await harness.login(password="a new password")
     assert await harness.accounts.refresh(here.refresh_token, ORIGIN)
@@ -288,10 +288,10 @@ async def test_a_user_deleted_during_the_request_changes_nothing(harness: Harnes
     await harness.administration.delete("ann@example.com")
     changing = harness.accounts.change_password(claims, Password(PASSWORD.encode()), Password(b"new"), origin=ORIGIN)
     assert await refused(changing) == "invalid_credentials"
-    told = list(harness.feed.told)
+    told = list(harness.feed.announced)
     await harness.accounts.logout(claims, ORIGIN)
     await harness.accounts.logout_all(claims, ORIGIN)
-    assert harness.feed.told == told
+    assert harness.feed.announced == told
 
 
 async def test_a_user_of_another_issuer_has_neither_password_nor_sessions_here(harness: Harness, clock: Clock) -> None:
@@ -330,10 +330,10 @@ async def test_a_disconnected_client_does_not_separate_a_change_from_its_announc
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving
-    await until(lambda: len(harness.feed.told) == 2)
+    await until(lambda: len(harness.feed.announced) == 2)
     record = await harness.record(pair)
     assert record.ended_sessions == {harness.claims(pair).session}
-    assert harness.feed.told[-1] == (record.id, record)
+    assert harness.feed.announced[-1] == (record.id, record)
 
 
 async def test_a_change_that_fails_after_its_client_disconnected_disturbs_no_other(

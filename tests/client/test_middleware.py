@@ -257,17 +257,17 @@ async def test_an_assertion_ends(keys: Issuer) -> None:
 async def test_a_websocket_is_let_in_with_an_identity(keys: Issuer) -> None:
     rig = Rig(keys)
     server = Server(rig.middleware, "/socket", headers=[carried(assertion(keys))])  # type: ignore[arg-type]
-    await server.told("websocket.accept")
+    await server.expect("websocket.accept")
     assert rig.app.identity is not None and rig.app.identity.id == "u1"
 
 
 async def test_a_websocket_without_an_assertion_is_answered_401(keys: Issuer) -> None:
     rig = Rig(keys)
     server = Server(rig.middleware, "/socket", headers=[])  # type: ignore[arg-type]
-    start = await server.told("websocket.http.response.start")
+    start = await server.expect("websocket.http.response.start")
     assert start["status"] == 401 and not rig.app.scopes
     plain = Server(rig.middleware, "/socket", headers=[], extensions={})  # type: ignore[arg-type]
-    assert (await plain.told("websocket.close"))["code"] == 1008
+    assert (await plain.expect("websocket.close"))["code"] == 1008
 
 
 # ---- construction

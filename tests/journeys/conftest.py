@@ -44,4 +44,4 @@ def deployment(request: pytest.FixtureRequest, gateways: Gateways) -> Deployment
     gateway = gateways.gateway(
         "brief", face, cache={"user_ttl": "500ms"}, server=SETTINGS["server"], sessions=SETTINGS["sessions"]
     )
-    return Deployment(gateway, gateway, told=0.7)
+    return Deployment(gateway, gateway, propagation=0.7)

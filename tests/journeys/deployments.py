@@ -17,11 +17,11 @@ from tests.support.waiting import eventually
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Gateways that clients see as one. `told` is the maximum seconds until all of them see a command's change."""
+    """Gateways that clients see as one. `propagation` is the maximum seconds until all see the change of a command."""
 
     first: Gateway
     second: Gateway
-    told: float
+    propagation: float
 
     @property
     def all(self) -> tuple[Gateway, ...]:
@@ -71,7 +71,7 @@ def replicated(gateways: Gateways, folder: Path, **sections: Mapping[str, object
         sections["storage"] = storage | dict(sections.get("storage", {}))
         configuration = changed(gateways.configuration(folder), **sections)
         first, second = _started(configuration, folder, stack)
-        yield Replicated(Deployment(first, second, told=0.1), postgres, valkey)
+        yield Replicated(Deployment(first, second, propagation=0.1), postgres, valkey)
 
 
 @contextmanager

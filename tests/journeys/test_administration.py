@@ -45,7 +45,7 @@ def soon(deployment: Deployment, acted: Gateway, seen: Callable[[Gateway], Answe
     since = time.monotonic()
     assert seen(acted) == expected
     for gateway in deployment.all:
-        while (now := seen(gateway)) != expected and time.monotonic() - since < deployment.told:
+        while (now := seen(gateway)) != expected and time.monotonic() - since < deployment.propagation:
             time.sleep(0.005)
         assert now == expected, f"not {time.monotonic() - since:.3f} s after the change ({gateway.face})"
         assert seen(gateway) == expected

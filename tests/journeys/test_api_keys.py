@@ -137,7 +137,10 @@ def test_a_deleted_key_is_refused_on_every_replica_within_100_ms(
         since = delete(told, owner, key)
         assert get(told, key).refused() == (401, "token_revoked")
         eventually(
-            lambda other, key: get(other, key).refused() == (401, "token_revoked"), other, key, timeout=deployment.told
+            lambda other, key: get(other, key).refused() == (401, "token_revoked"),
+            other,
+            key,
+            timeout=deployment.propagation,
         )
         slowest = max(slowest, time.monotonic() - since)
     print(f"\nseen everywhere after {slowest * 1000:.1f} ms at most, in 10 trials")
@@ -158,7 +161,7 @@ def test_a_websocket_of_a_key_ends_with_it(deployment: Deployment, upstream: Rec
                 assert socket.say(text("hello")).message() == b"hello"
             delete(deployment.first, owner, key)
             for socket in (one, of_a_page):
-                assert socket.closed(within=1.0 + deployment.told) == (1008, "token_revoked")
+                assert socket.closed(within=1.0 + deployment.propagation) == (1008, "token_revoked")
             assert other.say(text("still here")).message() == b"still here"
 
 

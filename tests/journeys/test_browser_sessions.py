@@ -282,9 +282,9 @@ def test_the_end_of_a_session_reaches_every_replica_and_its_websockets(
     since = time.monotonic()
     soon(deployment, since, lambda gateway: status(browser, gateway) == (401, code))
     for socket in sockets:
-        assert socket.closed(within=1.0 + deployment.told)[0] == 1008
+        assert socket.closed(within=1.0 + deployment.propagation)[0] == 1008
         socket.close()
-    assert time.monotonic() - since < 1.0 + deployment.told
+    assert time.monotonic() - since < 1.0 + deployment.propagation
 
 
 def test_a_websocket_of_a_living_session_stays_open(

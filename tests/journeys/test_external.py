@@ -50,7 +50,7 @@ def test_a_block_holds_on_every_replica_within_100_ms_and_ends_as_fast(deploymen
             eventually(
                 lambda gateway, after: outcome(gateway, account) == after, gateway, after, timeout=0.5, every=0.005
             )
-            assert time.monotonic() - since < deployment.told + 0.15  # plus the time of the request
+            assert time.monotonic() - since < deployment.propagation + 0.15  # plus the time of the request
             assert outcome(gateway, bystander) == IN
 
 
@@ -71,7 +71,7 @@ def test_streams_end_within_a_second_of_a_block(
         Lasting(deployment, bystander, PLACES["user"]) as others,
     ):
         since = deployment.command("users", "block", account.id)
-        lasting.over(since, deployment.told + WITHIN, 1008, "user_inactive")
+        lasting.over(since, deployment.propagation + WITHIN, 1008, "user_inactive")
         others.check()
 
 

@@ -63,7 +63,7 @@ def test_a_record_from_before_a_revocation_keeps_no_user_in(replicas: Replicated
     genuine = eventually(lambda: attacker.get(user_key(replicas, doomed.id)))
     assert genuine is not None
     told_at = replicas.deployment.command("users", "disable", doomed.email)
-    while time.monotonic() < told_at + replicas.deployment.told:
+    while time.monotonic() < told_at + replicas.deployment.propagation:
         attacker.set(user_key(replicas, doomed.id), genuine, px=10**9)
     until = time.monotonic() + USER_TTL + 0.5
     while time.monotonic() < until:

@@ -28,7 +28,7 @@ def refused(gateway: Gateway, account: Account, path: str = "/api/x") -> tuple[i
 def soon(deployment: Deployment, since: float, seen: Callable[[Gateway], bool]) -> None:
     """The condition holds on every gateway within the promised time from `since`, and permanently."""
     for gateway in deployment.all:
-        while not (now := seen(gateway)) and time.monotonic() - since < deployment.told:
+        while not (now := seen(gateway)) and time.monotonic() - since < deployment.propagation:
             time.sleep(0.005)
         assert now, f"not seen {time.monotonic() - since:.3f} s after the change ({gateway.face})"
         assert seen(gateway)

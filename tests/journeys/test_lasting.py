@@ -192,7 +192,7 @@ def test_it_ends_when_access_is_taken_away(deployment: Deployment, scripted: Rec
             eventually(lambda gateway: gateway.get("/editors/x", account.line).status == 200, gateway)
     with Lasting(deployment, account, place) as lasting, Lasting(deployment, bystander, PLACES["user"]) as others:
         since = change(deployment, account)
-        told = deployment.told if way in BY_COMMAND else 0.0
+        told = deployment.propagation if way in BY_COMMAND else 0.0
         lasting.over(since, told + WITHIN, 1008, reason)
         others.check()
     eventually(lambda: all(received.link.ended for received in scripted.requests if b"lasting" in received.target))
@@ -203,7 +203,7 @@ def test_it_ends_when_the_token_expires(
 ) -> None:
     """The leeway for clock differences applies as for requests; this gateway has none."""
     gateway = gateways.gateway("punctual", face, tokens={"leeway": "0s"})
-    deployment = Deployment(gateway, gateway, told=0.0)
+    deployment = Deployment(gateway, gateway, propagation=0.0)
     account = gateway.newcomer()
     expires = int(time.time()) + 2
     token = forge.good(account.token, exp=expires)
@@ -226,7 +226,7 @@ def test_anonymous_callers_have_nothing_to_lose(deployment: Deployment, upstream
             Socket(gateway, "/sockets-of-some/x", account.line) as somebody,
         ):
             assert deployment.first.post("/auth/logout", b"", account.line).status == 204
-            assert somebody.closed(within=WITHIN + deployment.told)[0] == 1008
+            assert somebody.closed(within=WITHIN + deployment.propagation)[0] == 1008
             assert stranger.say(text("still here")).frame().payload == b"still here"
         account = deployment.first.newcomer()
 

@@ -56,7 +56,7 @@ class Server:
     def say(self, **message: Any) -> None:
         self.incoming.put_nowait(message)
 
-    async def told(self, kind: str) -> Message:
+    async def expect(self, kind: str) -> Message:
         """Wait for a message of this type."""
         async with asyncio.timeout(5):
             while not any(message["type"] == kind for message in self.sent):

@@ -58,7 +58,7 @@ async def test_a_server_need_not_pass_on_the_handshakes_own_fields(
     async with serving(configuration) as app:
         offered = [(b"host", b"gateway.test"), (b"sec-websocket-protocol", b"chat")]
         server = Server(app, PATH, http_version="2", scheme="wss", headers=offered)
-        accepted = await server.told("websocket.accept")
+        accepted = await server.expect("websocket.accept")
         assert accepted["subprotocol"] == "chat"
         assert accepted["headers"] == [(b"set-cookie", b"a=1")]
         received = upstream.only
@@ -67,7 +67,7 @@ async def test_a_server_need_not_pass_on_the_handshakes_own_fields(
         assert received.values("x-forwarded-proto") == [b"https"]
         assert received.values("via") == [b"2 gateway"]
         server.say(type="websocket.receive", text="hello", bytes=None)
-        assert (await server.told("websocket.send"))["text"] == "hello"
+        assert (await server.expect("websocket.send"))["text"] == "hello"
         server.say(type="websocket.disconnect")
         await server.over()
 
@@ -77,7 +77,7 @@ async def test_messages_can_omit_the_unused_member(configuration: Path, upstream
     upstream.on(PATH, far)
     async with serving(configuration) as app:
         server = Server(app, PATH)
-        await server.told("websocket.accept")
+        await server.expect("websocket.accept")
         server.say(type="websocket.receive", bytes=b"data")
         server.say(type="websocket.receive", text=None, bytes=b"more")
         server.say(type="websocket.receive", text="")
@@ -118,7 +118,7 @@ async def test_only_valid_close_codes_are_forwarded(
     upstream.on(PATH, far)
     async with serving(configuration) as app:
         server = Server(app, PATH)
-        await server.told("websocket.accept")
+        await server.expect("websocket.accept")
         server.say(type="websocket.disconnect", **said)
         assert (await in_thread(far.frame)).closing == heard
         await server.over()
@@ -150,7 +150,7 @@ async def test_a_server_that_fails_to_send_has_lost_its_caller(
     upstream.on(PATH, far)
     async with serving(configuration) as app:
         server = Server(app, PATH)
-        await server.told("websocket.accept")
+        await server.expect("websocket.accept")
 
         async def lost(message: Message) -> None:
             raise BrokenPipeError
@@ -166,7 +166,7 @@ async def test_a_server_that_cancels_releases_the_upstream(configuration: Path, 
     upstream.on(PATH, far)
     async with serving(configuration) as app:
         server = Server(app, PATH)
-        await server.told("websocket.accept")
+        await server.expect("websocket.accept")
         server.task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await server.over()
@@ -181,7 +181,7 @@ async def test_an_unknown_message_is_an_error_and_releases_the_upstream(
     upstream.on(PATH, far)
     async with serving(configuration) as app:
         server = Server(app, PATH)
-        await server.told("websocket.accept")
+        await server.expect("websocket.accept")
         server.say(type="websocket.receive", text="\udc80 is half a character")
         with pytest.raises(UnicodeEncodeError):
             await server.over()
@@ -195,7 +195,7 @@ async def test_messages_after_the_close_of_the_upstream_are_dropped(
     upstream.on(PATH, far)
     async with serving(configuration) as app:
         server = Server(app, PATH)
-        await server.told("websocket.accept")
+        await server.expect("websocket.accept")
         blocked = asyncio.Event()
 
         async def wait(message: Message) -> None:
@@ -207,7 +207,7 @@ async def test_messages_after_the_close_of_the_upstream_are_dropped(
         server.say(type="websocket.receive", text="too late")
         await asyncio.sleep(0.05)
         blocked.set()
-        assert await server.told("websocket.close") == {"type": "websocket.close", "code": 4000, "reason": "enough"}
+        assert await server.expect("websocket.close") == {"type": "websocket.close", "code": 4000, "reason": "enough"}
         await server.over()
         assert far.heard() == []
 
@@ -220,7 +220,7 @@ async def test_an_upstream_that_takes_nothing_for_long_is_given_up(
     upstream.on(PATH, far)
     async with serving(configuration) as app:
         server = Server(app, PATH)
-        await server.told("websocket.accept")
+        await server.expect("websocket.accept")
         for _ in range(64):
             server.say(type="websocket.receive", bytes=b"x" * 1024 * 1024)
         await server.over()
@@ -239,7 +239,7 @@ async def test_a_revoked_client_that_reads_nothing_is_left_to_the_server(
         server = Server(
             app, "/sockets/x", headers=[(b"host", b"h"), (b"authorization", f"Bearer {account.token}".encode())]
         )
-        await server.told("websocket.accept")
+        await server.expect("websocket.accept")
 
         async def never(message: Message) -> None:
             await asyncio.Event().wait()
@@ -260,7 +260,7 @@ async def test_a_browser_is_answered_with_its_own_word(
     async with serving(configuration) as app:
         name, _, value = bearing(account.token, "chat").partition(": ")
         server = Server(app, "/sockets/x", headers=[(b"host", b"h"), (name.lower().encode(), value.encode())])
-        assert (await server.told("websocket.accept"))["subprotocol"] == "bearer"
+        assert (await server.expect("websocket.accept"))["subprotocol"] == "bearer"
         assert upstream.only.values("sec-websocket-protocol") == [b"chat"]
         server.say(type="websocket.disconnect", code=1000)
         await server.over()
@@ -271,7 +271,7 @@ async def test_a_large_message_waits_for_its_turn(configuration: Path, upstream:
     upstream.on(PATH, far)
     async with serving(configuration) as app:
         server = Server(app, PATH)
-        await server.told("websocket.accept")
+        await server.expect("websocket.accept")
         gate = asyncio.Event()
 
         async def slowly(message: Message) -> None:
