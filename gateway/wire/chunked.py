@@ -107,7 +107,8 @@ class ChunkedDecoder:
         end = at + self._left
         if end > len(data):
             end = len(data)
-        pieces.append(data[at:end])  # no copy if it is the whole of `data`
+        # A slice of compiled code is a copy, even of the whole.
+        pieces.append(data if end - at == len(data) else data[at:end])
         self._left -= end - at
         if not self._left:
             self._state, self._left = _DATA_END, 2

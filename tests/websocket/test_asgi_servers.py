@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 import gateway.server.asgi.upstream_websocket
 import gateway.server.asgi.websocket
 from tests.support.asgi_server import Message, Server, serving
+from tests.support.builds import patches_a_compiled_constant
 from tests.support.gateways import Gateways
 from tests.support.processes import Account, Configuration, Gateway
 from tests.support.recording import RecordingUpstream
@@ -212,6 +213,7 @@ async def test_messages_after_the_close_of_the_upstream_are_dropped(
         assert far.heard() == []
 
 
+@patches_a_compiled_constant
 async def test_an_upstream_that_takes_nothing_for_long_is_given_up(
     configuration: Path, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +230,7 @@ async def test_an_upstream_that_takes_nothing_for_long_is_given_up(
         far.read()
 
 
+@patches_a_compiled_constant
 async def test_a_revoked_client_that_reads_nothing_is_left_to_the_server(
     configuration: Path, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, gateways: Gateways
 ) -> None:

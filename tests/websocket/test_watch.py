@@ -5,11 +5,12 @@ from collections.abc import Coroutine
 from typing import Any
 
 from gateway.errors import Refusal
-from gateway.gate.admission import Admission
+from gateway.gate.admission import Admission, PendingDecision
 from gateway.gate.revalidation import RevocationWatcher
 from tests.support.waiting import until
 
-WAITING = object()
+_PARTS: Any = (None, (), None, None, None)
+WAITING = PendingDecision(*_PARTS)
 GONE = Refusal("token_revoked", presented=True)
 OUT = Refusal("storage_unavailable")
 

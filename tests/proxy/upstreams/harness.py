@@ -160,9 +160,10 @@ def sending_first(
     """A handler for asyncio.start_server that sends these bytes at once and waits for the client to leave."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError), contextlib.closing(writer):
-            writer.write(data)
+        writer.write(data)
+        with contextlib.suppress(OSError):
             await reader.read()
+        writer.close()
 
     return handle
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.support.builds import patches_a_compiled_constant
 from tests.support.fleet import Fleet, Served
 from tests.support.load import AsyncCaller, Load
 from tests.support.processes import Gateway
@@ -275,6 +276,7 @@ def test_far_beyond_the_limit_there_is_not_even_an_answer(start: Start, fleet: F
 # ---- clients that do not read
 
 
+@patches_a_compiled_constant
 @pytest.mark.parametrize("size", [64 * 1024, 300 * 1024, 32 * MiB], ids=["little", "some", "much"])
 @pytest.mark.parametrize("closing", [False, True], ids=["who stay", "who would be closed"])
 def test_clients_that_read_nothing_are_cut_off(start: Start, fleet: Fleet, size: int, closing: bool) -> None:
@@ -284,7 +286,7 @@ def test_clients_that_read_nothing_are_cut_off(start: Start, fleet: Fleet, size:
         served.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
 
     fleet.behave(large)
-    patches = {"gateway.proxy.slow_peers.STALL": 1.0}
+    patches = {"gateway.proxy.stall_watch.STALL": 1.0}
     gateway = start({"web": fleet.urls}, server={"keep_alive": "1s"}, patches=patches)
     fields = ["Connection: close"] if closing else []
     callers = [gateway.caller(receive_buffer=2048) for _ in range(10)]
@@ -298,10 +300,11 @@ def test_clients_that_read_nothing_are_cut_off(start: Start, fleet: Fleet, size:
         caller.close()
 
 
+@patches_a_compiled_constant
 def test_a_client_that_reads_slowly_but_steadily_is_not(start: Start, fleet: Fleet) -> None:
     size = 4 * MiB
     fleet.behave(lambda served: served.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size))
-    gateway = start({"web": fleet.urls}, patches={"gateway.proxy.slow_peers.STALL": 1.0})
+    gateway = start({"web": fleet.urls}, patches={"gateway.proxy.stall_watch.STALL": 1.0})
     taken = 0
     with gateway.caller(receive_buffer=64 * 1024) as caller:
         caller.send(GET)

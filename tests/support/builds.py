@@ -1,0 +1,9 @@
+"""Marks of tests that run on one build only."""
+
+import pytest
+
+import gateway
+
+patches_a_compiled_constant = pytest.mark.skipif(
+    gateway.build() == "native", reason="the test patches a constant, whose value is part of the compiled code"
+)
