@@ -3,16 +3,24 @@
 A wheel contains compiled modules only with GATEWAY_NATIVE=1 in the environment of its build. A build that cannot
 compile ends with an error.
 
-    python hatch_build.py            compile in place; Python prefers an extension module to the source beside it
-    python hatch_build.py --remove   remove the extension modules, so that the source runs again
+    python hatch_build.py                compile in place; Python prefers an extension module to the source beside it
+    python hatch_build.py --remove       remove the extension modules, so that the source runs again
+    python hatch_build.py --copy FOLDER  copy the checkout to FOLDER and compile the copy
+    python hatch_build.py --check        exit with an error that names the missing tool if this machine cannot compile
+
+GATEWAY_NATIVE_OPTIMIZE is the optimisation level of the C compiler: 2, or 0 for tests, which compiles in half the time.
 """
 
 import argparse
+import hashlib
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -21,6 +29,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT: Final = Path(__file__).resolve().parent
 VARIABLE: Final = "GATEWAY_NATIVE"
+OPTIMIZE: Final = "GATEWAY_NATIVE_OPTIMIZE"
 # mypyc, and types of libraries without their own.
 COMPILER: Final = ("mypy>=2.4,<3", "setuptools", "types-pyyaml")
 GROUP: Final = "gateway"  # One shared library contains all compiled modules. It lies beside the package.
@@ -38,6 +47,8 @@ def sources() -> list[str]:
 
 def compile_into(folder: Path) -> list[Path]:
     """Compile, and return the extension modules below `folder / "lib"`. Exits with an error if that fails."""
+    if missing := missing_tool():
+        sys.exit(f"the native build requires {missing}")
     from mypyc.build import mypycify
     from setuptools import Distribution
 
@@ -49,10 +60,10 @@ def compile_into(folder: Path) -> list[Path]:
         group_name=GROUP,
         target_dir=str(folder / "c"),
         multi_file=True,  # One file would need several times the memory and the time of the C compiler.
-        opt_level="2",
+        opt_level=_optimize(),
         debug_level="0",
     )
-    distribution = Distribution({"name": GROUP, "ext_modules": extensions})
+    distribution = Distribution({"name": GROUP, "ext_modules": extensions, "cmdclass": {"build_ext": _parallel()}})
     command: Any = distribution.get_command_obj("build_ext")
     command.build_lib, command.build_temp = str(folder / "lib"), str(folder / "objects")
     distribution.run_command("build_ext")
@@ -60,6 +71,44 @@ def compile_into(folder: Path) -> list[Path]:
     if len(built) != len(files) + 1:
         sys.exit(f"{len(built)} extension modules were built of {len(files)} sources and their library")
     return built
+
+
+def missing_tool() -> str | None:
+    """The missing part of a C compiler, or None. A compiler without the headers of Python cannot compile either."""
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    if shutil.which(compiler) is None:
+        return f"the C compiler {compiler}"
+    headers = Path(sysconfig.get_path("include"))
+    return None if (headers / "Python.h").exists() else f"the headers of Python in {headers}"
+
+
+def _optimize() -> str:
+    level = os.environ.get(OPTIMIZE, "2")
+    if level not in ("0", "1", "2", "3"):
+        sys.exit(f"{OPTIMIZE} is {level!r}; it can be 0, 1, 2 or 3")
+    return level
+
+
+def _parallel() -> Any:
+    """The command build_ext of setuptools, with one process of the compiler per CPU."""
+    from setuptools.command.build_ext import build_ext
+
+    class ParallelBuild(build_ext):  # type: ignore[misc]
+        def build_extensions(self) -> None:
+            compile_files = self.compiler.compile
+
+            def compile_each(files: list[str], **options: Any) -> list[str]:
+                with ThreadPoolExecutor(os.cpu_count()) as threads:
+                    return [
+                        path
+                        for paths in threads.map(lambda file: compile_files([file], **options), files)
+                        for path in paths
+                    ]
+
+            self.compiler.compile = compile_each
+            super().build_extensions()
+
+    return ParallelBuild
 
 
 class NativeBuildHook(BuildHookInterface[Any]):
@@ -108,15 +157,67 @@ def remove() -> None:
         path.unlink()
 
 
-def main() -> None:
-    """Compile the checkout, or remove what was compiled."""
+def build_copy(copy: Path) -> None:
+    """Copy the checkout and compile the copy. A copy of the same source keeps its extension modules."""
+    stamp, digest = copy / ".digest", _digest()
+    compiled = stamp.exists() and stamp.read_text() == digest
+    if not compiled:
+        shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir(parents=True, exist_ok=True)
+    for entry in _entries():
+        if not (compiled and entry.name == GROUP):
+            _replace(copy / entry.name, entry)
+    if not compiled:
+        subprocess.run([sys.executable, str(copy / Path(__file__).name)], check=True)  # noqa: S603
+        stamp.write_text(digest)
+
+
+def _digest() -> str:
+    """Identifies the result of a compilation: the package, this file, Python and the options."""
+    package = (path for path in (ROOT / GROUP).rglob("*") if path.is_file() and path.suffix not in (".so", ".pyc"))
+    read = sorted([*package, ROOT / "pyproject.toml", Path(__file__)])
+    digest = hashlib.sha256(f"{sys.version} {_optimize()}".encode())
+    for path in read:
+        digest.update(f"{path.relative_to(ROOT)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _entries() -> Iterator[Path]:
+    """The files and folders of the checkout, without results of builds and virtual environments."""
+    for entry in ROOT.iterdir():
+        built = entry.name in ("build", "dist") or entry.suffix == ".so"
+        if not (built or entry.name.startswith(".") or (entry / "pyvenv.cfg").exists()):
+            yield entry
+
+
+def _replace(copy: Path, original: Path) -> None:
+    if original.is_file():
+        shutil.copy(original, copy)
+        return
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(original, copy, ignore=shutil.ignore_patterns("*.so", "__pycache__", "node_modules"))
+
+
+def main() -> int:
+    """Compile the checkout or a copy of it, or remove the extension modules."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--remove", action="store_true", help="remove the extension modules")
-    if parser.parse_args().remove:
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--remove", action="store_true", help="remove the extension modules")
+    choice.add_argument("--copy", type=Path, metavar="FOLDER", help="compile a copy of the checkout")
+    choice.add_argument("--check", action="store_true", help="say if this machine cannot compile")
+    options = parser.parse_args()
+    if options.check:
+        missing = missing_tool()
+        print(f"the native build requires {missing}" if missing else "the native build has its tools")
+        return 1 if missing else 0
+    if options.remove:
         remove()
+    elif options.copy:
+        build_copy(options.copy.resolve())
     else:
         build_in_place()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,11 +56,7 @@ class Checkout:
         shutil.copy(ROOT / "hatch_build.py", folder)
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        kept = {name: value for name, value in os.environ.items() if name not in ("GATEWAY_NATIVE", "PYTHONPATH")}
-        command = [sys.executable, *arguments]
-        return subprocess.run(
-            command, cwd=self.folder, env={**kept, **environment}, capture_output=True, text=True, timeout=100
-        )
+        return run_in(self.folder, *arguments, **environment)
 
     def build_wheel(self, **environment: str) -> subprocess.CompletedProcess[str]:
         return self.run("-m", "hatchling", "build", "-t", "wheel", **environment)
@@ -69,9 +66,20 @@ class Checkout:
         return path
 
     def build_of_installed(self) -> str:
-        """The build that the package in the folder names, and a result of its module."""
-        done = self.run("-c", "import gateway, gateway.errors; print(gateway.build(), gateway.errors.doubled(21))")
-        return done.stdout or done.stderr
+        return build_of(self.folder)
+
+
+def run_in(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python there, without the settings of builds and of this suite."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("GATEWAY_NATIVE", "PYTHONPATH")}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=folder, env={**kept, **environment}, capture_output=True, text=True, timeout=100)
+
+
+def build_of(folder: Path) -> str:
+    """The build that the package in the folder names, and a result of its module."""
+    done = run_in(folder, "-c", "import gateway, gateway.errors; print(gateway.build(), gateway.errors.doubled(21))")
+    return done.stdout or done.stderr
 
 
 def files_in(wheel: Path) -> list[str]:
@@ -143,3 +151,42 @@ def test_a_build_that_cannot_compile_fails_and_makes_no_wheel(
     assert done.returncode != 0
     assert reported in done.stdout + done.stderr
     assert list(checkout.folder.glob("dist/*.whl")) == []
+
+
+@needs_a_compiler
+def test_a_copy_is_compiled_once_for_the_same_source_and_gets_new_tests_each_time(tmp_path: Path) -> None:
+    checkout, copy = Checkout(tmp_path / "checkout"), tmp_path / "build" / "native"
+    (checkout.folder / "tests").mkdir()
+    (checkout.folder / "tests/test_old.py").touch()
+
+    def compile_copy() -> subprocess.CompletedProcess[str]:
+        return checkout.run("hatch_build.py", "--copy", str(copy), GATEWAY_NATIVE_OPTIMIZE="0")
+
+    done = compile_copy()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert build_of(copy) == "native 42\n"
+    assert checkout.build_of_installed() == "interpreted 42\n"
+    compiled = {path: path.stat().st_mtime_ns for path in copy.rglob("*.so")}
+    (checkout.folder / "tests/test_old.py").rename(checkout.folder / "tests/test_new.py")
+    assert compile_copy().returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*.so")} == compiled
+    assert [path.name for path in (copy / "tests").iterdir()] == ["test_new.py"]
+    (checkout.folder / "gateway/errors.py").write_text(NOT_COMPILABLE)
+    assert compile_copy().returncode != 0
+    assert list(copy.rglob("*.so")) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "code", "printed"),
+    [
+        ({"CC": "/nonexistent/cc -O1"}, 1, "the native build requires the C compiler /nonexistent/cc"),
+        ({"CC": sys.executable}, 0, "the native build has its tools"),
+    ],
+)
+def test_a_machine_that_cannot_compile_says_what_it_lacks(
+    tmp_path: Path, environment: dict[str, str], code: int, printed: str
+) -> None:
+    if not (Path(sysconfig.get_path("include")) / "Python.h").exists() and code == 0:
+        pytest.skip("the headers of Python are not installed")
+    done = Checkout(tmp_path).run("hatch_build.py", "--check", **environment)
+    assert (done.returncode, done.stdout.strip()) == (code, printed)
