@@ -15,6 +15,7 @@ from bench import bulk, footprint, latency, machine, plot, report, scale, websoc
 from bench.driver import Driver
 from bench.figures import outcome_from_json
 from bench.peers import ALL
+from bench.peers.gateway import Native, compile_native
 from bench.peers.peer import Peer
 from bench.peers.signer import Signer
 from bench.processes import BenchError, pinned
@@ -27,11 +28,25 @@ RESULTS = Path(__file__).with_name("results")
 FULL = Plan(rounds=15, seconds=1, warm_up=2)
 QUICK = Plan(rounds=3, seconds=1, warm_up=1)
 BULK_BYTES = 200_000_000
-WEBSOCKET_PEERS = ("gateway", "gateway-asgi", "envoy-jwt", "envoy")
-BULK_PEERS = ("gateway", "gateway-asgi", "envoy-jwt", "envoy", "nginx", "caddy")
-FOOTPRINT_PEERS = (
+# Every figure of the native build that has a target, and the interpreted build beside it.
+HEADLINE = Plan(rounds=9, seconds=1, warm_up=1)
+HEADLINE_PEERS = (
+    "gateway-native",
     "gateway",
-    "gateway-10000-routes",
+    "gateway-native-log",
+    "gateway-native-10000-routes",
+    "gateway-native-asgi",
+    "envoy-jwt",
+    "envoy-jwt-log",
+    "nginx",
+    "uvicorn-hello",
+)
+WEBSOCKET_PEERS = ("gateway-native", "gateway", "gateway-asgi", "envoy-jwt", "envoy")
+BULK_PEERS = ("gateway-native", "gateway", "gateway-asgi", "envoy-jwt", "envoy", "nginx", "caddy")
+FOOTPRINT_PEERS = (
+    "gateway-native",
+    "gateway",
+    "gateway-native-10000-routes",
     "gateway-asgi",
     "uvicorn-hello",
     "envoy-jwt",
@@ -44,6 +59,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     names = [peer.name for peer in ALL]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="main peers, three rounds: under two minutes")
+    parser.add_argument("--headline", action="store_true", help="the figures with targets: under eight minutes")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help=f"of: {' '.join(names)}")
     parser.add_argument("--rounds", type=int, help="number of measurements of each peer")
     parser.add_argument("--seconds", type=float, help="length of one measurement (whole seconds with wrk)")
@@ -65,6 +81,8 @@ def chosen(options: argparse.Namespace) -> tuple[list[Peer], dict[str, str]]:
     wanted = [peer for peer in ALL if not options.only or peer.name in options.only]
     if options.quick and not options.only:
         wanted = [peer for peer in wanted if peer.quick]
+    elif options.headline and not options.only:
+        wanted = [peer for peer in wanted if peer.name in HEADLINE_PEERS]
     missing = {peer.name: f"not installed: {reason}" for peer in wanted if (reason := peer.missing())}
     return [peer for peer in wanted if peer.name not in missing], missing
 
@@ -72,7 +90,10 @@ def chosen(options: argparse.Namespace) -> tuple[list[Peer], dict[str, str]]:
 def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     """Run the selected measurements; returns the value for the JSON file."""
     peers, left_out = chosen(options)
-    plan = QUICK if options.quick else FULL
+    if any(isinstance(peer, Native) for peer in peers):
+        tell("native build")
+        compile_native()
+    plan = QUICK if options.quick else HEADLINE if options.headline else FULL
     plan = Plan(options.rounds or plan.rounds, options.seconds or plan.seconds, plan.warm_up)
     proxy_cpus, load_cpus = machine.split_cpus()
     driver = Driver(load_cpus, options.connections, use_wrk=not options.no_wrk)
@@ -83,7 +104,7 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
         comparison = Comparison(arena, driver, tell)
         outcomes = [] if options.no_requests else comparison.run(peers, plan)
         standing = {} if options.no_footprint else _footprint(arena, peers, quick=options.quick)
-        delays = {} if options.no_latency or options.quick else _latency(arena, peers, load_cpus)
+        delays = {} if options.no_latency or options.quick else _latency(arena, peers, load_cpus, options.headline)
     finally:
         upstream.running.stop()
     return {
@@ -101,7 +122,7 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
         "footprint": standing,
         "latency": delays,
         **_over_ours(directory, peers, options),
-        "scale": {} if options.no_scale or options.quick else _scale(),
+        "scale": {} if options.no_scale or options.quick or options.headline else _scale(),
         "left_out": {**left_out, **comparison.failed},
     }
 
@@ -113,11 +134,13 @@ def _footprint(arena: Environment, peers: Sequence[Peer], *, quick: bool) -> dic
     return footprint.measure(arena, standing, patience=patience, tell=tell)
 
 
-def _latency(arena: Environment, peers: Sequence[Peer], cpus: frozenset[int] | None) -> latency.Result:
+def _latency(arena: Environment, peers: Sequence[Peer], cpus: frozenset[int] | None, headline: bool) -> latency.Result:
     tell("latency at a fixed rate")
     moderate = [peer for peer in peers if peer.name in latency.PEERS]
     with pinned(cpus):
-        return latency.measure(arena, moderate, rates=(500, 2000), rounds=5, seconds=3.0, tell=tell)
+        return latency.measure(
+            arena, moderate, rates=(2000,) if headline else (500, 2000), rounds=5, seconds=3.0, tell=tell
+        )
 
 
 def _scale() -> scale.Result:
@@ -133,7 +156,9 @@ def _over_ours(directory: Path, peers: Sequence[Peer], options: argparse.Namespa
         arena = Environment(directory, proxy_cpus, upstream.port, Signer())
         return {
             "websocket": {} if options.no_websocket else _websocket(arena, peers, load_cpus, quick=options.quick),
-            "bulk": {} if options.no_bulk else _bulk(arena, peers, load_cpus, quick=options.quick),
+            "bulk": {}
+            if options.no_bulk
+            else _bulk(arena, peers, load_cpus, 1 if options.quick else 9 if options.headline else 25),
         }
     finally:
         upstream.running.stop()
@@ -148,10 +173,10 @@ def _websocket(
     return websocket.measure(arena, lasting, rounds=rounds, seconds=1.0, tell=tell, cpus=cpus)
 
 
-def _bulk(arena: Environment, peers: Sequence[Peer], cpus: frozenset[int] | None, *, quick: bool) -> dict[str, object]:
+def _bulk(arena: Environment, peers: Sequence[Peer], cpus: frozenset[int] | None, rounds: int) -> dict[str, object]:
     tell("large bodies")
     moved = [peer for peer in peers if peer.name in BULK_PEERS]
-    return bulk.measure_pinned(arena, moved, size=BULK_BYTES, rounds=1 if quick else 25, tell=tell, cpus=cpus)
+    return bulk.measure_pinned(arena, moved, size=BULK_BYTES, rounds=rounds, tell=tell, cpus=cpus)
 
 
 def write(result: dict[str, Any], folder: Path, *, quick: bool) -> list[Path]:
@@ -195,9 +220,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tell(f"bench: {failure}")
         return 2
     print(report.markdown(result))
-    for path in write(result, options.output, quick=options.quick or bool(options.only)):
+    for path in write(result, options.output, quick=options.quick or options.headline or bool(options.only)):
         tell(f"written: {path}")
-    outcomes = {outcome.name: outcome for outcome in map(outcome_from_json, result["peers"])}
+    outcomes = {outcome.key: outcome for outcome in map(outcome_from_json, result["peers"])}
     judged = [*verdicts(outcomes, result["footprint"]), *further_verdicts(result)]
     missed = [verdict for verdict in judged if not verdict.met]
     return 1 if options.check and (missed or result["left_out"]) else 0

@@ -10,10 +10,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.checking import caller_headers
 from bench.peers.peer import Peer
 from bench.processes import MIB, BenchError, pinned
 from bench.rounds import Environment, RunningPeer, Tell
+from bench.traffic import caller_headers
 
 CHUNK = 256 * 1024
 SOCKET_SECONDS = 30.0

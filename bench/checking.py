@@ -2,25 +2,12 @@
 
 import http.client
 import json
-from collections.abc import Sequence
 
 from bench.peers.gateway import connection
 from bench.peers.peer import FORBIDDEN, INSPECT, ITEM, Peer
 from bench.processes import BenchError
+from bench.traffic import Headers, caller_headers
 from bench.upstream import BODY
-
-Headers = Sequence[tuple[str, str]]
-
-
-def caller_headers(credential: str) -> list[tuple[str, str]]:
-    """The fields of a typical client; six with Host."""
-    return [
-        ("User-Agent", "bench/1.0"),
-        ("Accept", "application/json"),
-        ("Accept-Encoding", "gzip, deflate"),
-        ("Accept-Language", "en"),
-        ("Authorization", f"Bearer {credential}"),
-    ]
 
 
 def ask(port: int, path: str, headers: Headers) -> tuple[int, bytes]:

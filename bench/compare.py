@@ -13,11 +13,21 @@ from statistics import median
 from typing import Any
 
 REFERENCE = "envoy-jwt"
+REPEATED = "repeated"  # the only kind of traffic in results of the time before heads varied
 NOTABLE = 0.05
 
 
 def windows(result: Mapping[str, Any]) -> dict[str, list[dict[str, float]]]:
-    return {peer["name"]: peer["windows"] for peer in result["peers"] if peer["windows"]}
+    """The windows by peer and, apart from repeated heads, kind of traffic."""
+    return {
+        _key(peer["name"], peer.get("traffic", REPEATED)): peer["windows"]
+        for peer in result["peers"]
+        if peer["windows"]
+    }
+
+
+def _key(name: str, traffic: str) -> str:
+    return name if traffic == REPEATED else f"{name}, {traffic}"
 
 
 def cpu(measured: list[dict[str, float]]) -> float:
@@ -28,21 +38,22 @@ def cpu(measured: list[dict[str, float]]) -> float:
 def relative(name: str, result: Mapping[str, Any]) -> float | None:
     """CPU as a multiple of the reference peer's, by round; None without the reference."""
     all_windows = windows(result)
-    if REFERENCE not in all_windows:
+    reference = _key(REFERENCE, name.partition(", ")[2] or REPEATED)
+    if reference not in all_windows:
         return None
-    pairs = zip(all_windows[name], all_windows[REFERENCE], strict=False)
+    pairs = zip(all_windows[name], all_windows[reference], strict=False)
     return median(mine["cpu_us"] / other["cpu_us"] for mine, other in pairs)
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """The lines of the comparison, for peers in both results."""
     before, after = windows(old), windows(new)
-    lines = [f"{'':24}{'µs CPU per request':>26}{'× Envoy (JWT)':>24}{'change':>10}"]
+    lines = [f"{'':36}{'µs CPU per request':>26}{'× Envoy (JWT)':>24}{'change':>10}"]
     for name in (name for name in after if name in before):
         then, now = relative(name, old), relative(name, new)
         costs = f"{cpu(before[name]):.1f} → {cpu(after[name]):.1f}"
         ratios = f"{then:.3f} → {now:.3f}" if then and now else "–"
-        lines.append(f"{name:24}{costs:>26}{ratios:>24}{_change(then, now):>10}")
+        lines.append(f"{name:36}{costs:>26}{ratios:>24}{_change(then, now):>10}")
     return lines
 
 

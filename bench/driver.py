@@ -5,6 +5,7 @@ import math
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from bench.load import Load
 from bench.machine import first_line
 from bench.processes import BenchError, pinned
 
-REPORT = Path(__file__).with_name("wrk_report.lua")
+SCRIPT = Path(__file__).with_name("wrk_requests.lua")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -31,24 +32,28 @@ class Driver:
         done = subprocess.run([self.wrk, "-v"], capture_output=True, text=True, check=False)
         return done.stdout.partition(" [")[0].strip() or first_line([self.wrk, "-v"])
 
-    def drive(self, url: str, headers: Sequence[tuple[str, str]], seconds: float) -> Load:
-        """Load `url` for about `seconds`. Raises BenchError if the generator fails."""
-        command = self._wrk(url, headers, seconds) if self.wrk else self._own(url, headers, seconds)
-        with pinned(self.cpus):
+    def drive(self, url: str, requests: Sequence[bytes], seconds: float, *, status: int = 200) -> Load:
+        """Send the requests in turn to the server of `url` for about `seconds`. Responses with another status are
+        errors. Raises BenchError if the generator fails."""
+        with tempfile.NamedTemporaryFile(prefix="gateway-bench-") as file, pinned(self.cpus):
+            file.write(b"".join(requests))
+            file.flush()
+            command = self._wrk(url, file.name, seconds) if self.wrk else self._own(url, file.name, seconds, status)
             done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=seconds + 30, check=False)
         lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
         if done.returncode != 0 or not lines:
             raise BenchError(f"the load generator failed: {(done.stderr or done.stdout).strip()[-500:]}")
-        return Load(**json.loads(lines[-1]))
+        load = Load(**json.loads(lines[-1]))
+        if self.wrk and status >= 400:
+            load.errors["status"] = load.requests - load.errors["status"]  # wrk counts every status from 400
+        return load
 
-    def _wrk(self, url: str, headers: Sequence[tuple[str, str]], seconds: float) -> list[str]:
+    def _wrk(self, url: str, requests: str, seconds: float) -> list[str]:
         assert self.wrk is not None
-        fields = [part for name, value in headers for part in ("-H", f"{name}: {value}")]
         # wrk accepts whole seconds only.
         size = ["-t1", f"-c{self.connections}", f"-d{max(1, math.ceil(seconds))}s", "--timeout", "10s"]
-        return [self.wrk, *size, *fields, "-s", str(REPORT), url]
+        return [self.wrk, *size, "-s", str(SCRIPT), url, "--", requests]
 
-    def _own(self, url: str, headers: Sequence[tuple[str, str]], seconds: float) -> list[str]:
-        fields = [part for name, value in headers for part in ("--header", f"{name}: {value}")]
-        size = ["--connections", str(self.connections), "--seconds", str(seconds)]
-        return [sys.executable, "-m", "bench.load", url, *size, *fields]
+    def _own(self, url: str, requests: str, seconds: float, status: int) -> list[str]:
+        size = ["--connections", str(self.connections), "--seconds", str(seconds), "--status", str(status)]
+        return [sys.executable, "-m", "bench.load", url, requests, *size]

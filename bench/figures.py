@@ -48,7 +48,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The figures of one peer over all rounds."""
+    """The figures of one peer with one kind of traffic (bench.traffic) over all rounds."""
 
     name: str
     title: str
@@ -58,6 +58,11 @@ class Outcome:
     windows: tuple[Window, ...]
     rss: int
     pss: int
+    traffic: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.name, self.traffic
 
     def spread(self, of: Callable[[Window], float]) -> Spread:
         return spread([of(window) for window in self.windows])
@@ -97,4 +102,5 @@ def ratio(ours: Outcome, theirs: Outcome, of: Callable[[Window], float]) -> Spre
 def outcome_from_json(data: dict[str, Any]) -> Outcome:
     """The inverse of as_json."""
     windows = [Window(**{name: values[name] for name in Window.__dataclass_fields__}) for values in data["windows"]]
-    return Outcome(**{**data, "windows": tuple(windows)})
+    # Results without the kind of traffic are of the time before heads varied.
+    return Outcome(**{"traffic": "repeated", **data, "windows": tuple(windows)})

@@ -99,7 +99,7 @@ def measure(arena: Environment, peers: Sequence[Peer], *, patience: Patience, te
         figures[f"{peer.name}.answer_ms"] = round(took, 1)
         figures[f"{peer.name}.answer_cpu_ms"] = round(used, 1)
     try:
-        if any(peer.name == "gateway" for peer in answering):
+        if any(peer.name.startswith("gateway") for peer in answering):
             figures["help_ms"] = round(help_ms(arena.cpus, arena.directory), 1)
         figures |= idle(arena, answering, patience)
     except BenchError as failure:

@@ -13,15 +13,15 @@ import tempfile
 import time
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 from typing import cast
 
-from bench.checking import caller_headers
-from bench.load import percentile, request_bytes
+from bench.load import percentile
 from bench.machine import facts, split_cpus
 from bench.peers import ALL
 from bench.peers.peer import ITEM, Peer
@@ -29,11 +29,12 @@ from bench.peers.signer import Signer
 from bench.processes import BenchError, pinned
 from bench.report import latency_tables
 from bench.rounds import Environment, Tell
+from bench.traffic import VARYING, varying
 from bench.upstream import BODY, start_upstream
 
 Result = dict[str, dict[str, dict[str, float]]]
 
-PEERS = ("gateway", "gateway-log", "envoy-jwt", "nginx", "haproxy-es256", "caddy")
+PEERS = ("gateway", "gateway-native", "gateway-log", "envoy-jwt", "nginx", "haproxy-es256", "caddy")
 DIRECT = "direct"
 CONNECTIONS = 32
 LATE = 5.0  # seconds after which unanswered requests count as failed
@@ -53,8 +54,8 @@ class Delays:
 class Link(asyncio.Protocol):
     """One connection. `waiting` holds the scheduled times of its requests, which are sent one at a time."""
 
-    def __init__(self, request: bytes, delays: "array[float]") -> None:
-        self.request = request
+    def __init__(self, requests: Iterator[bytes], delays: "array[float]") -> None:
+        self.requests = requests
         self.delays = delays
         self.waiting: deque[float] = deque()
         self.failed = ""
@@ -68,7 +69,7 @@ class Link(asyncio.Protocol):
         """Send a request now, or after the responses to earlier ones."""
         self.waiting.append(when)
         if len(self.waiting) == 1:
-            self.transport.write(self.request)
+            self.transport.write(next(self.requests))
 
     def data_received(self, data: bytes) -> None:
         if not self._size:  # all responses have the same size, which the first one reveals
@@ -83,19 +84,19 @@ class Link(asyncio.Protocol):
         self.delays.append(time.perf_counter() - self.waiting.popleft())
         self._received = self._size = 0
         if self.waiting:
-            self.transport.write(self.request)
+            self.transport.write(next(self.requests))
 
     def connection_lost(self, error: Exception | None) -> None:
         self.failed = self.failed or "the connection was closed"
 
 
-async def drive(url: str, headers: Sequence[tuple[str, str]], *, rate: float, seconds: float) -> Delays:
-    """Send `rate` requests per second for `seconds`. Raises BenchError if one fails."""
+async def drive(url: str, requests: Sequence[bytes], *, rate: float, seconds: float) -> Delays:
+    """Send `rate` of the requests per second in turn for `seconds`. Raises BenchError if one fails."""
     loop, delays = asyncio.get_running_loop(), array("d")
     port = int(url.split(":")[2].partition("/")[0])
-    request = request_bytes(url, headers)
+    turns = cycle(requests)
     links = [
-        (await loop.create_connection(lambda: Link(request, delays), "127.0.0.1", port))[1] for _ in range(CONNECTIONS)
+        (await loop.create_connection(lambda: Link(turns, delays), "127.0.0.1", port))[1] for _ in range(CONNECTIONS)
     ]
     begun, count = time.perf_counter(), round(rate * seconds)
     try:
@@ -124,17 +125,19 @@ def measure(
     """Medians over the rounds by rate and peer, including `direct`. Clients run on the CPUs of the load."""
     taken: dict[tuple[int, str], list[Delays]] = {}
     with ExitStack() as stack, asyncio.Runner(loop_factory=_loop) as runner:
-        ways = {DIRECT: (f"http://127.0.0.1:{arena.upstream_port}{ITEM}", "none")}
+        direct = f"http://127.0.0.1:{arena.upstream_port}{ITEM}"
+        ways = {DIRECT: (direct, varying(direct, "none"))}
         for peer in peers:
             try:
                 contestant = stack.enter_context(arena.contestant(peer))
-                ways[peer.name] = (contestant.url, contestant.credential)
+                url = contestant.url(VARYING)
+                ways[peer.name] = (url, varying(url, contestant.credential))
             except BenchError as failure:
                 tell(f"  {peer.name}: {failure}")
         for rate in [each for each in rates for _ in range(rounds)]:
-            for name, (url, credential) in ways.items():
+            for name, (url, requests) in ways.items():
                 try:
-                    found = runner.run(drive(url, caller_headers(credential), rate=rate, seconds=seconds))
+                    found = runner.run(drive(url, requests, rate=rate, seconds=seconds))
                 except (BenchError, OSError) as failure:
                     tell(f"  {name} at {rate}/s: {failure}")
                     continue

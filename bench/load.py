@@ -1,7 +1,8 @@
-"""A closed-loop HTTP/1.1 load generator for machines without wrk: `python -m bench.load URL --seconds 3`.
+"""A closed-loop HTTP/1.1 load generator for machines without wrk: `python -m bench.load URL FILE --seconds 3`.
 
-Each connection sends its next request after the complete response to the last one. Everything except a 200 with a
-complete body counts as an error. The run never exceeds its time.
+The file contains requests without bodies, which all connections send in turn. Each connection sends its next request
+after the complete response to the last one. A response with another status or an incomplete body counts as an error.
+The run never exceeds its time.
 """
 
 import argparse
@@ -9,8 +10,10 @@ import asyncio
 import json
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import cycle
+from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -62,9 +65,10 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 class Connection(asyncio.Protocol):
     """One keep-alive connection. httptools calls the on_* methods."""
 
-    def __init__(self, request: bytes, tally: Tally) -> None:
-        self.request = request
+    def __init__(self, requests: Iterator[bytes], tally: Tally, status: int) -> None:
+        self.requests = requests
         self.tally = tally
+        self.status = status
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -74,7 +78,7 @@ class Connection(asyncio.Protocol):
 
     def _send(self) -> None:
         self.sent = time.perf_counter()
-        self.transport.write(self.request)
+        self.transport.write(next(self.requests))
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -84,7 +88,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         now = time.perf_counter()
-        if self.parser.get_status_code() != 200:
+        if self.parser.get_status_code() != self.status:
             self._fail("status")
             return
         self.tally.latencies.append(now - self.sent)
@@ -123,10 +127,10 @@ def request_bytes(url: str, headers: Sequence[tuple[str, str]]) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
 
-async def run(url: str, headers: Sequence[tuple[str, str]], *, connections: int, seconds: float) -> Load:
+async def run(url: str, requests: Sequence[bytes], *, connections: int, seconds: float, status: int = 200) -> Load:
     """Run `connections` clients for `seconds`. A client that fails is not replaced."""
     parts = urlsplit(url)
-    loop, tally, request = asyncio.get_running_loop(), Tally(), request_bytes(url, headers)
+    loop, tally, turns = asyncio.get_running_loop(), Tally(), cycle(requests)
     begun = time.perf_counter()
     tally.until = begun + seconds
     host, port = parts.hostname or "127.0.0.1", parts.port or 80
@@ -134,7 +138,7 @@ async def run(url: str, headers: Sequence[tuple[str, str]], *, connections: int,
     for _ in range(connections):
         try:
             async with asyncio.timeout(START_SECONDS):
-                made = await loop.create_connection(lambda: Connection(request, tally), host, port)
+                made = await loop.create_connection(lambda: Connection(turns, tally, status), host, port)
             callers.append(made[1])
         except (OSError, TimeoutError):
             tally.errors["connect"] += 1
@@ -148,12 +152,14 @@ def main() -> None:
     """Print the result as one JSON object."""
     parser = argparse.ArgumentParser(prog="python -m bench.load", description=__doc__)
     parser.add_argument("url")
-    parser.add_argument("--header", action="append", default=[], metavar="NAME: VALUE")
+    parser.add_argument("requests", type=Path, metavar="FILE")
+    parser.add_argument("--status", type=int, default=200, help="the expected status")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=3.0)
     options = parser.parse_args()
-    headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in options.header)]
-    job = run(options.url, headers, connections=options.connections, seconds=options.seconds)
+    requests = [head + b"\r\n\r\n" for head in options.requests.read_bytes().split(b"\r\n\r\n")[:-1]]
+    size = {"connections": options.connections, "seconds": options.seconds, "status": options.status}
+    job = run(options.url, requests, **size)
     try:
         import uvloop
     except ImportError:

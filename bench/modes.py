@@ -18,6 +18,7 @@ from bench.peers.fronts import FRONTS
 from bench.peers.gateway import GatewayServe
 from bench.peers.signer import Signer
 from bench.rounds import Comparison, Environment, Plan
+from bench.traffic import VARYING
 from bench.upstream import start_upstream
 
 
@@ -47,7 +48,8 @@ def main() -> int:
         try:
             arena = Environment(Path(directory), proxy_cpus, upstream.port, Signer())
             comparison = Comparison(arena, Driver(load_cpus, 32), lambda text: print(text, file=sys.stderr, flush=True))
-            outcomes = comparison.run(peers, Plan(options.rounds, 1, 2))
+            measured = comparison.run(peers, Plan(options.rounds, 1, 2))
+            outcomes = [outcome for outcome in measured if outcome.traffic == VARYING.name]
         finally:
             upstream.running.stop()
     facts = machine.facts()

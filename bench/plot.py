@@ -22,7 +22,7 @@ def available() -> bool:
 def plot(result: Mapping[str, Any], path: Path) -> None:
     """Draw the result into `path`. The suffix selects the format (svg, png)."""
     outcomes = sorted(
-        (outcome_from_json(data) for data in result["peers"]),
+        (outcome for data in result["peers"] if (outcome := outcome_from_json(data)).traffic == _headline(result)),
         key=lambda outcome: -outcome.spread(cpu_us).median,
     )
     figure, axes = _pyplot().subplots(figsize=(9, 0.42 * len(outcomes) + 1.4))
@@ -30,6 +30,11 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     axes.set_xlabel("µs CPU per request (logarithmic; shorter is better)")
     axes.set_title(f"CPU per proxied request, {result['machine']['cpu']}, {result['machine']['python']}", fontsize=10)
     _save(figure, path)
+
+
+def _headline(result: Mapping[str, Any]) -> str:
+    """The traffic of the picture: varying heads, or repeated ones in results of the time before heads varied."""
+    return "varying" if any(data.get("traffic") == "varying" for data in result["peers"]) else "repeated"
 
 
 def _points(axes: Any, outcomes: Sequence[Outcome]) -> None:

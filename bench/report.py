@@ -7,8 +7,9 @@ from typing import Any
 from bench.figures import Outcome, cpu_us, outcome_from_json, p50, p99, ratio, rps
 from bench.processes import MIB
 from bench.targets import further_verdicts, verdicts
+from bench.traffic import TRAFFIC, Traffic
 
-REFERENCES = (("envoy-jwt", "× Envoy (JWT)"), ("uvicorn-hello", "× hello"))
+REFERENCES = (("envoy-jwt", "× Envoy (JWT)"), ("nginx", "× nginx"), ("uvicorn-hello", "× hello"))
 
 
 def markdown(result: Mapping[str, Any]) -> str:
@@ -17,7 +18,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     parts = [
         f"# Benchmark of {result['machine']['date'][:10]}\n",
         _machine(result),
-        requests_table(outcomes),
+        *(requests_table(traffic, outcomes) for traffic in TRAFFIC),
+        _peers(outcomes),
         targets_table(outcomes, result),
         footprint_table(result.get("footprint", {})),
         latency_tables(result.get("latency", {})),
@@ -29,8 +31,9 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def requests_table(outcomes: Sequence[Outcome]) -> str:
+def requests_table(traffic: Traffic, measured: Sequence[Outcome]) -> str:
     """CPU per request and other figures: medians, with the range over the rounds in brackets."""
+    outcomes = [outcome for outcome in measured if outcome.traffic == traffic.name]
     if not outcomes:
         return ""
     named = {outcome.name: outcome for outcome in outcomes}
@@ -45,8 +48,13 @@ def requests_table(outcomes: Sequence[Outcome]) -> str:
         "PSS MiB",
     ]
     rows = [[outcome.title, *_row(outcome, references)] for outcome in outcomes]
-    does = "\n".join(f"- **{outcome.title}** {outcome.version}: {outcome.does}" for outcome in outcomes)
-    return f"## Requests\n\n{table(header, rows)}\n{does}\n"
+    return f"## {traffic.title}\n\n{table(header, rows)}"
+
+
+def _peers(outcomes: Sequence[Outcome]) -> str:
+    """Versions and work of the peers."""
+    lines = [f"- **{outcome.title}** {outcome.version}: {outcome.does}\n" for outcome in outcomes]
+    return "".join(dict.fromkeys(lines))
 
 
 def _row(outcome: Outcome, references: Iterable[tuple[Outcome, str]]) -> list[str]:
@@ -63,7 +71,7 @@ def _row(outcome: Outcome, references: Iterable[tuple[Outcome, str]]) -> list[st
 
 def targets_table(outcomes: Sequence[Outcome], result: Mapping[str, Any]) -> str:
     """Targets and measured values; empty without any of them."""
-    named = {outcome.name: outcome for outcome in outcomes}
+    named = {outcome.key: outcome for outcome in outcomes}
     found = [*verdicts(named, result.get("footprint", {})), *further_verdicts(result)]
     rows = [
         [verdict.what, verdict.spread, verdict.quiet, verdict.wanted, "met" if verdict.met else "**missed**"]

@@ -9,13 +9,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.checking import caller_headers, check
+from bench.checking import check
 from bench.driver import Driver
 from bench.figures import Outcome, Window
 from bench.machine import load_average
-from bench.peers.peer import ITEM, Peer, Place
+from bench.peers.peer import Peer, Place
 from bench.peers.signer import Signer
 from bench.processes import BenchError, Running, free_port, start, wait_for_port
+from bench.traffic import TRAFFIC, VARYING, Traffic
 
 READY_SECONDS = 20.0
 SETTLE_SECONDS = 2.0
@@ -44,17 +45,33 @@ class RunningPeer:
     place: Place
     running: Running
     credential: str
-    windows: list[Window] = field(default_factory=list)
+    windows: dict[str, list[Window]] = field(default_factory=dict)
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.place.port}{ITEM}"
+    def url(self, traffic: Traffic) -> str:
+        return f"http://127.0.0.1:{self.place.port}{traffic.path}"
 
-    def outcome(self) -> Outcome:
+    def traffic(self) -> list[Traffic]:
+        """The kinds of traffic with which the peer is measured."""
+        return [each for each in TRAFFIC if each.name in self.peer.traffic]
+
+    def outcomes(self) -> list[Outcome]:
         """The figures so far, with the current memory."""
         peer, memory = self.peer, self.running.memory()
-        windows = tuple(self.windows)
-        return Outcome(peer.name, peer.title, peer.does, peer.version(), peer.identity, windows, memory.rss, memory.pss)
+        version = peer.version()
+        return [
+            Outcome(
+                peer.name,
+                peer.title,
+                peer.does,
+                version,
+                peer.identity,
+                tuple(windows),
+                memory.rss,
+                memory.pss,
+                traffic,
+            )
+            for traffic, windows in self.windows.items()
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +138,12 @@ def _wait_until_ready(peer: Peer, place: Place) -> None:
         time.sleep(0.02)
 
 
-def measure(contestant: RunningPeer, driver: Driver, seconds: float) -> Window:
+def measure(contestant: RunningPeer, driver: Driver, seconds: float, traffic: Traffic = VARYING) -> Window:
     """Measure one window. Raises BenchError for any failed request, because a proxy that drops requests is not fast."""
+    url = contestant.url(traffic)
+    requests = traffic.requests(url, contestant.credential)
     before = contestant.running.cpu_seconds()
-    load = driver.drive(contestant.url, caller_headers(contestant.credential), seconds)
+    load = driver.drive(url, requests, seconds, status=traffic.status)
     after = contestant.running.cpu_seconds()
     if load.failed or not load.requests:
         raise BenchError(f"errors under load: {load.errors} of {load.requests} requests")
@@ -165,7 +184,7 @@ class Comparison:
                 self.tell(f"round {number} of {plan.rounds}, load average {load_average():.2f}")
                 self._round(contestants, number, plan)
                 contestants = [each for each in contestants if each.peer.name not in self.failed]
-            return [each.outcome() for each in contestants if self._still_right(each)]
+            return [outcome for each in contestants if self._still_right(each) for outcome in each.outcomes()]
 
     def _warm_up(self, contestant: RunningPeer, plan: Plan) -> bool:
         try:
@@ -183,13 +202,15 @@ class Comparison:
             self._measure(contestant, plan)
 
     def _measure(self, contestant: RunningPeer, plan: Plan) -> bool:
-        try:
-            window = measure(contestant, self.driver, plan.window(contestant.peer))
-        except BenchError as failure:
-            return self._fail(contestant.peer, failure)
-        contestant.windows.append(window)
-        settle(contestant)
-        self.tell(f"  {contestant.peer.name:22} {window.cpu_us:8.1f} µs CPU {window.rps:8.0f} requests/s")
+        for traffic in contestant.traffic():
+            try:
+                window = measure(contestant, self.driver, plan.window(contestant.peer), traffic)
+            except BenchError as failure:
+                return self._fail(contestant.peer, failure)
+            contestant.windows.setdefault(traffic.name, []).append(window)
+            settle(contestant)
+            name = f"{contestant.peer.name}, {traffic.name}"
+            self.tell(f"  {name:36} {window.cpu_us:8.1f} µs CPU {window.rps:8.0f} requests/s")
         return True
 
     def _still_right(self, contestant: RunningPeer) -> bool:

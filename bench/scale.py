@@ -20,7 +20,6 @@ from typing import ClassVar
 from bench import growing, plot, websocket
 from bench.accounts.deployment import Caller, Deployment, Gateway, run_command
 from bench.accounts.store_size import fill, token_of
-from bench.checking import caller_headers
 from bench.driver import Driver
 from bench.growing import Points
 from bench.machine import facts, split_cpus
@@ -31,6 +30,7 @@ from bench.processes import BenchError, pinned
 from bench.report import scale_tables
 from bench.rounds import Environment, RunningPeer, measure
 from bench.stores.valkey import running as valkey
+from bench.traffic import caller_headers
 from bench.upstream import start_upstream
 
 Result = dict[str, Points]

@@ -16,12 +16,12 @@ from typing import Any, Literal
 from starlette.types import Message, Scope
 from uvicorn.server import ServerState
 
-from bench.checking import caller_headers
 from bench.load import request_bytes
 from bench.peers.gateway import EMAIL, PASSWORD, GatewayServe
 from bench.peers.peer import FORBIDDEN, ITEM, Place
 from bench.peers.signer import Signer
 from bench.processes import BenchError
+from bench.traffic import caller_headers
 from bench.upstream import BODY
 from gateway.policy.loader import Configuration, load_configuration
 from gateway.proxy.connection_pool import ConnectionPool

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, cast
 
-from bench.checking import caller_headers
 from bench.peers.peer import Peer
 from bench.processes import BenchError, pinned
 from bench.rounds import Environment, RunningPeer, Tell
+from bench.traffic import caller_headers
 
 MESSAGE = b"A message as long as those of a chat are, more or less: 64 bytes"
 MASK = b"\x9c\x1b\x44\xe7"

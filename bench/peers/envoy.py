@@ -1,6 +1,7 @@
 """Envoy: plain, and with the gateway's features (jwt_authn with token cache, RBAC by role, identity headers)."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from bench.machine import first_line
@@ -107,6 +108,7 @@ class EnvoyJwt(Envoy):
     title = "Envoy, jwt_authn + RBAC"
     does = "ES256 with JWT cache, role, identity headers"
     identity = True
+    traffic: ClassVar[Sequence[str]] = ("varying", "repeated", "refused")
 
     def filters(self, place: Place) -> list[dict[str, Any]]:
         provider = {
@@ -136,6 +138,7 @@ class EnvoyJwtLog(EnvoyJwt):
     title = "Envoy, jwt_authn + RBAC, JSON access log"
     does = "the same and an access log line of eleven fields"
     quick = False
+    traffic = ("varying",)
     access_log = True
 
 

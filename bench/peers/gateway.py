@@ -1,17 +1,20 @@
-"""The gateway: native server and ASGI app, with and without access log, with ten and ten thousand routes."""
+"""The gateway, interpreted and native: its server and the ASGI face, with and without access log, with ten and ten
+thousand routes."""
 
 import contextlib
 import http.client
-import importlib.util
 import json
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import gateway
 from bench.peers.hello import uvicorn
 from bench.peers.peer import ROOT, Launch, Peer, Place
 from bench.processes import BenchError
+from hatch_build import missing_tool
 
 EMAIL = "caller@example.com"
 PASSWORD = "correct horse battery staple"
@@ -64,17 +67,31 @@ OTHER_ROUTE = """\
 """
 
 
+NATIVE_FOLDER = ROOT / "build" / "native"
+
+
+def compile_native() -> None:
+    """Compile a copy of the checkout for the native peers, unless it is of the same source. Raises BenchError."""
+    command = [sys.executable, str(ROOT / "hatch_build.py"), "--copy", str(NATIVE_FOLDER)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BenchError(f"the native build failed:\n{(done.stdout + done.stderr)[-2000:]}")
+
+
 class GatewayServe(Peer):
     name = "gateway"
-    title = "gateway serve"
+    title = "gateway serve, interpreted"
     does = "ES256, role, user record, identity headers"
     identity = True
     quick = True
+    traffic: ClassVar[Sequence[str]] = ("varying", "repeated", "refused")
+    package: ClassVar[Path] = ROOT
+    """The folder of the package that runs."""
     routes: ClassVar[int] = 10
     access_log: ClassVar[str] = '"off"'
 
     def missing(self) -> str | None:
-        return None if importlib.util.find_spec("gateway.server.serve") else "gateway.server is not built yet"
+        return None if gateway.build() == "interpreted" else "the source, because the checkout is compiled in place"
 
     def version(self) -> str:
         return gateway.__version__
@@ -93,7 +110,7 @@ class GatewayServe(Peer):
     def launch(self, place: Place) -> Launch:
         configuration = place.write("gateway.yaml", self.configuration(place))
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(configuration)]
-        return Launch(command, {"PYTHONPATH": str(ROOT)})
+        return Launch(command, {"PYTHONPATH": str(self.package)})
 
     def ready(self, place: Place) -> bool:
         with connection(place.port) as link:
@@ -116,26 +133,28 @@ class GatewayServe(Peer):
 
 class GatewayJsonLog(GatewayServe):
     name = "gateway-log"
-    title = "gateway serve, JSON access log"
+    title = "gateway serve, interpreted, JSON access log"
     does = "the same and an access log line"
     quick = False
+    traffic = ("varying",)
     access_log = "json"
 
 
 class GatewayManyRoutes(GatewayServe):
     name = "gateway-10000-routes"
-    title = "gateway serve, 10,000 routes"
+    title = "gateway serve, interpreted, 10,000 routes"
     does = "the same, out of 10,000 routes"
+    quick = False
+    traffic = ("varying",)
     routes = 10_000
 
 
 class GatewayAsgi(GatewayServe):
     name = "gateway-asgi"
-    title = "gateway, ASGI face under uvicorn"
+    title = "gateway, ASGI face under uvicorn, interpreted"
     does = "the same by way of ASGI"
-
-    def missing(self) -> str | None:
-        return None if importlib.util.find_spec("gateway.app") else "gateway.app is not built yet"
+    quick = False
+    traffic = ("varying",)
 
     def launch(self, place: Place) -> Launch:
         configuration = place.write("gateway.yaml", self.configuration(place))
@@ -146,7 +165,36 @@ class GatewayAsgi(GatewayServe):
             "--no-server-header",
             "--no-date-header",
         )
-        return Launch(command, {"PYTHONPATH": str(ROOT), "GATEWAY_CONFIG": str(configuration)})
+        return Launch(command, {"PYTHONPATH": str(self.package), "GATEWAY_CONFIG": str(configuration)})
+
+
+class Native(GatewayServe):
+    """The same, compiled by mypyc into a folder of its own."""
+
+    package = NATIVE_FOLDER
+
+    def missing(self) -> str | None:
+        return missing_tool()
+
+
+class GatewayNative(Native):
+    name = "gateway-native"
+    title = "gateway serve, native"
+
+
+class GatewayNativeJsonLog(Native, GatewayJsonLog):
+    name = "gateway-native-log"
+    title = "gateway serve, native, JSON access log"
+
+
+class GatewayNativeManyRoutes(Native, GatewayManyRoutes):
+    name = "gateway-native-10000-routes"
+    title = "gateway serve, native, 10,000 routes"
+
+
+class GatewayNativeAsgi(Native, GatewayAsgi):
+    name = "gateway-native-asgi"
+    title = "gateway, ASGI face under uvicorn, native"
 
 
 @contextlib.contextmanager

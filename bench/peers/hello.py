@@ -1,9 +1,9 @@
 """uvicorn's hello world: the cost of any response under uvicorn, without proxying."""
 
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from importlib import metadata
-from typing import Any
+from typing import Any, ClassVar
 
 from bench.peers.peer import ROOT, Launch, Peer, Place
 from bench.upstream import BODY
@@ -48,6 +48,7 @@ class UvicornHello(Peer):
     does = "answers by itself, no proxying"
     proxies = False
     quick = True
+    traffic: ClassVar[Sequence[str]] = ("varying", "repeated")
 
     def version(self) -> str:
         return metadata.version("uvicorn")
@@ -61,6 +62,7 @@ class UvicornDefault(UvicornHello):
     title = "uvicorn hello world, as it comes"
     does = "answers by itself, with uvicorn's proxy headers on, which is its default"
     quick = False
+    traffic = ("varying",)
 
     def launch(self, place: Place) -> Launch:
         launch = super().launch(place)

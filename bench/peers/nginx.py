@@ -50,6 +50,7 @@ class Nginx(Peer):
     title = "nginx"
     does = "plain proxying"
     quick = True
+    traffic = ("varying", "repeated")
 
     def missing(self) -> str | None:
         return None if find_nginx() else "nginx"

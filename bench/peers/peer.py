@@ -56,6 +56,8 @@ class Peer(ABC):
     """Under a thousand requests per second. Gets a longer window, so that enough requests are counted."""
     quick: ClassVar[bool] = False
     """Part of the quick comparison."""
+    traffic: ClassVar[Sequence[str]] = ("varying",)
+    """The kinds of traffic (bench.traffic) with which the peer is measured."""
 
     def missing(self) -> str | None:
         """The missing program or package, or None if the peer can run."""

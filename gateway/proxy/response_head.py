@@ -44,7 +44,6 @@ _SPECIAL: Final[dict[bytes, int]] = {
     b"content-location": _ADDRESS,
     b"refresh": _ADDRESS,
     b"set-cookie": _COOKIE,
-    b"clear-site-data": _COOKIE,
 }
 # RFC 9110 6.5.1: fields for framing, routing and authentication are not allowed as trailers.
 _NOT_AS_TRAILER: Final = frozenset(
@@ -102,8 +101,8 @@ class ResponseHead:
     nothing. `has_content` is false where the status alone rules content out, `announces_content` is true where the
     framing promises some. `keeps_alive` tells whether the connection persists after this response (RFC 9112 9.3),
     `keep_alive` is the value of Keep-Alive. `has_addresses` is true for fields that can name the target, `has_cookies`
-    for Set-Cookie and Clear-Site-Data. `plain_length` is the length of the body in the common case, on a persistent
-    connection, with a Date, without Keep-Alive, addresses and cookies, and no event stream; else 0.
+    for Set-Cookie. `plain_length` is the length of the body in the common case, on a persistent connection, with a
+    Date, without Keep-Alive, addresses and cookies, and no event stream; else 0.
     """
 
     length: int | None = None

@@ -118,15 +118,13 @@ def end_sessions(
 
 
 def renew_cookie(connection: Connection, session_id: str, renewal: CookieRenewal, now: datetime) -> bool:
-    """Give an open browser session a new cookie after a proof of the password. Return whether the session is open and
-    the new cookie is its current one: another request can have renewed it first. The previous cookie keeps its
-    authentication, and the one before it ends."""
+    """Give an open browser session a new cookie after a proof of the password. Return whether the session is open. The
+    previous cookie keeps its authentication, and the one before it ends."""
     columns = sessions.c
-    is_open = (columns.id == session_id, columns.kind == BROWSER, columns.ended_at.is_(None))
     amr = case((columns.amr.contains(PASSWORD), columns.amr), else_=columns.amr + f" {PASSWORD}")
     renewed = (
         update(sessions)
-        .where(*is_open, columns.digest == renewal.replaced)
+        .where(columns.id == session_id, columns.kind == BROWSER, columns.ended_at.is_(None))
         .values(
             digest=renewal.digest,
             previous_digest=columns.digest,
@@ -139,10 +137,7 @@ def renew_cookie(connection: Connection, session_id: str, renewal: CookieRenewal
             used_at=now,
         )
     )
-    if connection.execute(renewed).rowcount > 0:
-        return True
-    agreed = select(columns.id).where(*is_open, columns.digest == renewal.digest)
-    return connection.execute(agreed).scalar_one_or_none() is not None
+    return connection.execute(renewed).rowcount > 0
 
 
 def end_keys(

@@ -9,7 +9,7 @@ GHSA-f59h-q822-g45g). A name that folds to a special name but differs from it is
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from gateway.wire.credential_fields import OwnCookies
+from gateway.wire.cookies import OwnCookies
 
 Field = tuple[bytes, bytes]
 Placed = tuple[int, Field]  # A field, and its index in `kept`.

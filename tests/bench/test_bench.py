@@ -21,7 +21,7 @@ from bench import bulk, compare, footprint, growing, latency, plot, report, scal
 from bench.accounts import __main__ as accounts_command
 from bench.accounts import report as accounts_report
 from bench.bulk import download, upload
-from bench.checking import ask, caller_headers, check, forged
+from bench.checking import ask, check, forged
 from bench.driver import Driver
 from bench.figures import Outcome, Window, cpu_us, outcome_from_json, ratio, rps, spread
 from bench.load import percentile, request_bytes
@@ -34,12 +34,14 @@ from bench.peers.peer import Launch, Place
 from bench.peers.signer import Signer
 from bench.processes import BenchError, Running, free_port, start, wait_for_port
 from bench.profiling import self_times
-from bench.rounds import Comparison, Environment, Plan, RunningPeer
+from bench.rounds import Comparison, Environment, Plan, RunningPeer, measure
 from bench.targets import further_verdicts, verdicts
+from bench.traffic import HEADS, REFUSED, caller_headers, varying
 from bench.upstream import ANSWER, BODY, Upstream, fields, start_upstream
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
+ASKED = request_bytes("http://127.0.0.1:8000/api/items/42", [])
 BURN = """
 import subprocess, sys, time
 if sys.argv[1] == "parent":
@@ -55,17 +57,22 @@ def window(cpu: float, *, requests: int = 1000) -> Window:
     return Window(requests, 1.0, cpu * requests / 1e6, 1.0, 2.0, 3.0, 4.0, 0.5)
 
 
-def outcome(name: str, *costs: float) -> Outcome:
-    return Outcome(name, name.title(), "something", "1.0", True, tuple(window(cost) for cost in costs), 2**20, 2**19)
+def outcome(name: str, *costs: float, traffic: str = "varying") -> Outcome:
+    windows = tuple(window(cost) for cost in costs)
+    return Outcome(name, name.title(), "something", "1.0", True, windows, 2**20, 2**19, traffic)
+
+
+def by_key(*outcomes: Outcome) -> dict[tuple[str, str], Outcome]:
+    return {each.key: each for each in outcomes}
 
 
 def answering(answer: bytes) -> Handler:
     """A connection handler that answers one request with these bytes and closes."""
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError), contextlib.closing(writer):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(answer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
 
     return respond
 
@@ -137,39 +144,45 @@ class TestFigures:
 
 
 class TestTargets:
-    @pytest.mark.parametrize(("cost", "met"), [(54.0, True), (56.0, False)])
+    @pytest.mark.parametrize(("cost", "met"), [(44.0, True), (46.0, False)])
     def test_a_ratio_is_held_against_its_limit(self, cost: float, met: bool) -> None:
-        measured = {"gateway": outcome("gateway", cost), "envoy-jwt": outcome("envoy-jwt", 100)}
+        measured = by_key(outcome("gateway-native", cost), outcome("envoy-jwt", 100))
         found = {verdict.what: verdict.met for verdict in verdicts(measured, {})}
-        assert found["CPU, gateway serve to Envoy with JWT"] is met
+        assert found["CPU, native, to Envoy with JWT"] is met
+
+    def test_repeated_and_refused_requests_are_judged_apart_from_varying_ones(self) -> None:
+        kinds = {"varying": 50.0, "repeated": 30.0, "refused": 35.0}
+        ours = [outcome("gateway-native", cost, traffic=traffic) for traffic, cost in kinds.items()]
+        theirs = [outcome("envoy-jwt", 100, traffic=traffic) for traffic in kinds]
+        found = {verdict.what: verdict.measured for verdict in verdicts(by_key(*ours, *theirs), {})}
+        assert found["CPU, native, to Envoy with JWT"] == pytest.approx(0.5)
+        assert found["CPU, native, repeated heads, to Envoy with JWT"] == pytest.approx(0.3)
+        assert found["CPU, native, a refusal to an allowed request"] == pytest.approx(0.7)
 
     @pytest.mark.parametrize(("cost", "met"), [(6100.0, True), (5900.0, False)])
     def test_a_lower_limit_is_a_lower_limit(self, cost: float, met: bool) -> None:
-        measured = {
-            "gateway": outcome("gateway", 100),
-            "fastapi-proxy-lib": outcome("fastapi-proxy-lib", cost),
-        }
+        measured = by_key(outcome("gateway-native", 100), outcome("fastapi-proxy-lib", cost))
         (found,) = verdicts(measured, {})
         assert found.met is met
 
     def test_the_best_windows_of_both_sides_are_shown_beside_the_median(self) -> None:
-        measured = {"gateway": outcome("gateway", 40, 90, 90), "envoy-jwt": outcome("envoy-jwt", 100, 100, 80)}
+        measured = by_key(outcome("gateway-native", 40, 90, 90), outcome("envoy-jwt", 100, 100, 80))
         found = {verdict.what: verdict for verdict in verdicts(measured, {})}
-        assert found["CPU, gateway serve to Envoy with JWT"].quiet == "0.50"
-        assert found["CPU, gateway serve to Envoy with JWT"].measured == pytest.approx(0.9)
+        assert found["CPU, native, to Envoy with JWT"].quiet == "0.50"
+        assert found["CPU, native, to Envoy with JWT"].measured == pytest.approx(0.9)
 
     def test_a_missing_measurement_gets_no_verdict(self) -> None:
-        assert list(verdicts({"gateway": outcome("gateway", 1)}, {})) == []
-        assert list(further_verdicts({"bulk": {"gateway": {"down": {"megabytes_per_second": 900.0}}}})) == []
+        assert list(verdicts(by_key(outcome("gateway-native", 1)), {})) == []
+        assert list(further_verdicts({"bulk": {"gateway-native": {"down": {"megabytes_per_second": 900.0}}}})) == []
 
     @pytest.mark.parametrize(("kib", "met"), [(11.9, True), (12.1, False)])
     def test_separate_measurements_have_limits_too(self, kib: float, met: bool) -> None:
         (found,) = further_verdicts({"scale": {"KiB of each idle connection": {"1000": 1.0, "10000": kib}}})
         assert (found.measured, found.met) == (kib, met)
 
-    @pytest.mark.parametrize(("ours", "met"), [(91.0, True), (89.0, False)])
+    @pytest.mark.parametrize(("ours", "met"), [(121.0, True), (119.0, False)])
     def test_separate_measurements_are_compared_with_their_own_baseline(self, ours: float, met: bool) -> None:
-        measured = {"gateway": {"messages_per_second": ours}, "envoy-jwt": {"messages_per_second": 100.0}}
+        measured = {"gateway-native": {"messages_per_second": ours}, "envoy-jwt": {"messages_per_second": 100.0}}
         (found,) = further_verdicts({"websocket": measured})
         assert found.met is met
 
@@ -185,7 +198,7 @@ class TestLatency:
 
         async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal served
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError), contextlib.closing(writer):
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
                 while True:
                     await reader.readuntil(b"\r\n\r\n")
                     served += 1
@@ -195,7 +208,7 @@ class TestLatency:
 
         async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api/items/1"
-            thread = asyncio.to_thread(lambda: asyncio.run(latency.drive(url, [], rate=200, seconds=1.0)))
+            thread = asyncio.to_thread(lambda: asyncio.run(latency.drive(url, [ASKED], rate=200, seconds=1.0)))
             delays = await thread
         assert delays.requests == 200
         assert delays.longest >= 250
@@ -206,7 +219,7 @@ class TestLatency:
         async with await asyncio.start_server(answering(b"HTTP/1.1 503 No\r\n\r\n"), "127.0.0.1", 0) as server:
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api/items/1"
             with pytest.raises(BenchError, match="answered"):
-                await latency.drive(url, [], rate=100, seconds=0.1)
+                await latency.drive(url, [ASKED], rate=100, seconds=0.1)
 
 
 class TestScale:
@@ -237,6 +250,16 @@ class TestReport:
         cells = [cell.strip() for cell in row.split("|")[1:-1]]
         assert cells[1:3] == ["44.0 (40.0–60.0)", "0.50"]
         assert "× hello" not in text
+
+    def test_repeated_heads_have_a_table_of_their_own(self) -> None:
+        kinds = {"varying": 60, "repeated": 30}
+        both = [outcome(name, cost, traffic=kind) for kind, cost in kinds.items() for name in ("gateway", "nginx")]
+        text = report.markdown(result(*both))
+        assert (
+            text.index("## Requests with varying heads") < text.index("60.0") < text.index("## Requests with repeated")
+        )
+        assert text.index("## Requests with repeated heads") < text.index("30.0 (")
+        assert text.count("- **Gateway**") == 1
 
     def test_latency_and_growth_have_tables_of_their_own(self) -> None:
         delays = {"p50": 1.0, "p99": 2.0, "p999": 3.0, "longest": 4.0}
@@ -298,6 +321,19 @@ class TestCompare:
         assert "0.500 → 1.000" in line
         assert line.endswith("+100.0% !")
 
+    def test_kinds_of_traffic_are_compared_apart_and_old_results_have_repeated_heads(self) -> None:
+        old = result(outcome("gateway", 40, traffic="repeated"), outcome("envoy-jwt", 80, traffic="repeated"))
+        for peer in old["peers"]:  # type: ignore[attr-defined]
+            del peer["traffic"]
+        new = result(
+            *(outcome(name, cost) for name, cost in (("gateway", 60), ("envoy-jwt", 100))),
+            *(outcome(name, cost, traffic="repeated") for name, cost in (("gateway", 30), ("envoy-jwt", 75))),
+        )
+        lines = compare.compare(old, new)
+        assert [line for line in lines if "0.500 → 0.400" in line and line.startswith("gateway ")]
+        assert not [line for line in lines if "varying" in line]
+        assert [line for line in compare.compare(new, new) if "0.600 → 0.600" in line and "gateway, varying" in line]
+
     def test_without_envoy_there_is_no_ratio(self) -> None:
         both = result(outcome("gateway", 40))
         assert compare.compare(both, both)[1].split()[-2:] == ["–", "–"]
@@ -334,7 +370,8 @@ class TestPeers:
     def test_names_are_unique_and_every_target_names_one_that_exists(self) -> None:
         names = [peer.name for peer in ALL]
         assert len(set(names)) == len(names)
-        assert {"gateway", "gateway-asgi", "envoy-jwt", "uvicorn-hello"} <= set(names)
+        assert {"gateway", "gateway-native", "gateway-asgi", "envoy-jwt", "uvicorn-hello"} <= set(names)
+        assert set(command.HEADLINE_PEERS) <= set(names)
 
     def test_ten_thousand_routes_are_ten_thousand(self, tmp_path: Path) -> None:
         text = GatewayManyRoutes().configuration(Place(tmp_path, 1, 2, Signer()))
@@ -370,24 +407,72 @@ class TestLoad:
         assert len(seen) == 6
         assert seen[b"host"] == b"127.0.0.1:8000"
 
+    def test_varying_heads_differ_in_the_trace_context_and_the_correlation_id_only(self) -> None:
+        heads = varying("http://127.0.0.1:8000/api/items/42", "t" * 300)
+        assert len(set(heads)) == HEADS
+        assert {len(head) for head in heads} == {len(heads[0])}
+        differing = {
+            line.partition(b":")[0]
+            for head in heads
+            for line in set(head.split(b"\r\n")) - set(heads[0].split(b"\r\n"))
+        }
+        assert differing == {b"traceparent", b"X-Correlation-Id"}
+
     @pytest.mark.parametrize("use_wrk", [True, False])
     def test_a_generator_counts_answers_and_latency(self, upstream: Upstream, use_wrk: bool) -> None:
         driver = Driver(None, 4, use_wrk=use_wrk)
-        load = driver.drive(f"http://127.0.0.1:{upstream.port}/api/items/42", caller_headers("x"), 1)
+        load = driver.drive(f"http://127.0.0.1:{upstream.port}/api/items/42", [ASKED], 1)
         assert load.failed == 0
         assert load.requests > 100
         assert 0 < load.p50 <= load.p90 <= load.p99 <= load.p999 < 1000
+
+    @pytest.mark.parametrize("use_wrk", [True, False])
+    async def test_a_generator_sends_each_head_before_it_repeats_one(self, use_wrk: bool) -> None:
+        heads: list[bytes] = []
+
+        async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                while True:
+                    heads.append(await reader.readuntil(b"\r\n\r\n"))
+                    writer.write(ANSWER)
+
+        async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api/items/42"
+            requests = varying(url, "x")[:40]
+            driver = Driver(None, 1, use_wrk=use_wrk)
+            load = await asyncio.to_thread(driver.drive, url, requests, 1)
+        assert load.failed == 0
+        assert len(heads) > 80
+        # wrk sends a request of its own to test the server.
+        assert heads[-80:-40] == heads[-40:]
+        assert set(heads[-40:]) == set(requests)
+
+    @pytest.mark.parametrize("use_wrk", [True, False])
+    async def test_a_refusal_is_an_error_unless_it_is_expected(self, use_wrk: bool) -> None:
+        async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                while True:
+                    await reader.readuntil(b"\r\n\r\n")
+                    writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+        async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api/items/42"
+            driver = Driver(None, 2, use_wrk=use_wrk)
+            refused = await asyncio.to_thread(driver.drive, url, [ASKED], 1, status=403)
+            unexpected = await asyncio.to_thread(driver.drive, url, [ASKED], 1)
+        assert (refused.requests > 100, refused.failed) == (True, 0)
+        assert unexpected.failed >= 2
 
     @pytest.mark.parametrize("answer", [b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", b"nonsense\r\n\r\n", b""])
     async def test_anything_but_a_200_is_an_error(self, answer: bytes) -> None:
         async with await asyncio.start_server(answering(answer), "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             driver = Driver(None, 2, use_wrk=False)
-            load = await asyncio.to_thread(driver.drive, f"http://127.0.0.1:{port}/", [], 0.3)
+            load = await asyncio.to_thread(driver.drive, f"http://127.0.0.1:{port}/", [ASKED], 0.3)
         assert (load.requests, load.failed) == (0, 2)
 
     def test_a_port_without_listener_is_an_error(self) -> None:
-        load = Driver(None, 2, use_wrk=False).drive("http://127.0.0.1:9/", [], 0.2)
+        load = Driver(None, 2, use_wrk=False).drive("http://127.0.0.1:9/", [ASKED], 0.2)
         assert load.errors["connect"] == 2
 
 
@@ -466,7 +551,8 @@ class TestComparison:
             Environment(tmp_path, None, upstream.port, Signer()), Driver(None, 2, use_wrk=False), told.append
         )
         found = comparison.run([UvicornHello(), Broken()], Plan(rounds=2, seconds=0.3, warm_up=0.2))
-        assert [(each.name, len(each.windows)) for each in found] == [("uvicorn-hello", 2)]
+        measured = [(each.name, each.traffic, len(each.windows)) for each in found]
+        assert measured == [("uvicorn-hello", "varying", 2), ("uvicorn-hello", "repeated", 2)]
         assert found[0].spread(rps).median > 50
         assert found[0].spread(cpu_us).median > 1
         assert "ended with code" in comparison.failed["broken"]
@@ -524,7 +610,8 @@ class TestComparison:
     def test_ours_and_theirs_are_verified_alike(self, tmp_path: Path, upstream: Upstream) -> None:
         arena = Environment(tmp_path, None, upstream.port, Signer())
         with arena.contestant(NaiveStarlette()) as contestant:
-            assert contestant.outcome().pss >= 0
+            window = measure(contestant, Driver(None, 2, use_wrk=False), 0.3, REFUSED)
+            assert window.requests > 0
             assert dataclasses.asdict(contestant.running.memory())["rss"] > 0
 
 

@@ -68,8 +68,7 @@ def replicated(gateways: Gateways, folder: Path, **sections: Mapping[str, object
         postgres = stack.enter_context(running_postgres())
         valkey = stack.enter_context(running_valkey(folder))
         storage = {"database": postgres.url(postgres.create_database()), "redis": valkey.url}
-        sections["storage"] = storage | dict(sections.get("storage", {}))
-        configuration = changed(gateways.configuration(folder), **sections)
+        configuration = changed(gateways.configuration(folder), storage=storage, **sections)
         first, second = _started(configuration, folder, stack)
         yield Replicated(Deployment(first, second, propagation=0.1), postgres, valkey)
 

@@ -32,7 +32,6 @@ class Request:
     request: Any
     admission: Any
     refused: Any
-    refused_credential: Any
     route: str
     status: int
     code: str
@@ -71,7 +70,7 @@ def finished(*, admitted: bool = True, trace: str | None = None, **differing: An
             claims=usual["claims"],
         )
     outcome = (usual["status"], usual["code"], started, forwarded, answered, usual["received"], usual["sent"])
-    return Request(head, admission, caller, usual["claims"], route, *outcome)
+    return Request(head, admission, caller, route, *outcome)
 
 
 def complete(observer: Observer, **differing: Any) -> None:

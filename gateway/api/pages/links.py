@@ -198,7 +198,8 @@ class LinkPages:
                 return _invalid(visit, "invitation", refusal)
             kind = "sign_in" if refusal.code == "account_exists" else _invitation_kind(visit, link)
             view = _link_view(visit, kind, link.email)
-            return visit.refuse(refusal, "invitation", view, values, focus="new_password", names=_NEW)
+            urls = {"sign_in": visit.url("sign_in", return_to=visit.here())}
+            return visit.refuse(refusal, "invitation", view, values, focus="new_password", names=_NEW, urls=urls)
         if registered is not None:
             return await begin(visit, self._browser, self._accounts, registered.email, body.password or "")
         return visit.redirect(visit.url("account", done="invitation"))

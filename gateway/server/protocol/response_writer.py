@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final, Protocol
 
-from gateway.errors import Caller, Refusal, RefusedCredential
+from gateway.errors import Caller, Refusal
 from gateway.gate.admission import Admission, DirectResponse, RequestHead
 from gateway.gate.forward_auth import Verdict
 from gateway.observability.observer import Observer
@@ -85,7 +85,6 @@ class ResponseWriter:
         "missing",
         "received",
         "refused",
-        "refused_credential",
         "request",
         "route",
         "sent",
@@ -105,7 +104,6 @@ class ResponseWriter:
         self.code = ""
         self.route = ""
         self.refused: Caller | None = None
-        self.refused_credential: RefusedCredential | None = None
         self.sent = 0
         self.received = 0
         self.done = False
@@ -229,7 +227,7 @@ class ResponseWriter:
             return
         self.code = refusal.code
         self.route = refusal.route or ""
-        self.refused, self.refused_credential = refusal.caller, refusal.credential
+        self.refused = refusal.caller
         fields, body = self.connection.runtime.refusal_response(refusal, self.request)
         fields.append((b"date", self.connection.date))
         fields.append((b"content-length", b"%d" % len(body)))

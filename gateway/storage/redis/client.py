@@ -321,7 +321,7 @@ def _ignore(_: float) -> None:
 
 async def _close(client: OpenClient) -> None:
     with contextlib.suppress(*ERRORS):
-        async with asyncio.timeout(2 * LIMIT):  # the operations that it waits for take LIMIT at most
+        async with asyncio.timeout(LIMIT):
             await client.close()
 
 

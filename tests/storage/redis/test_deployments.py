@@ -106,10 +106,11 @@ async def test_a_server_that_is_no_longer_the_master_is_left_though_it_takes_wri
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError), contextlib.closing(writer):
+    with contextlib.suppress(OSError):
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
+    writer.close()
 
 
 @asynccontextmanager

@@ -1,4 +1,19 @@
--- Prints one JSON object when wrk is done. Only `done` is defined, so no Lua runs per request.
+-- Sends the requests of a file in turn, and prints one JSON object at the end. Each request ends with an empty line.
+local requests, turn = {}, 0
+
+init = function(arguments)
+  local file = assert(io.open(arguments[1], "rb"))
+  for request in file:read("*a"):gmatch("(.-\r\n\r\n)") do
+    requests[#requests + 1] = request
+  end
+  file:close()
+end
+
+request = function()
+  turn = turn % #requests + 1
+  return requests[turn]
+end
+
 done = function(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format(
