@@ -75,6 +75,18 @@ def conditions_in_words(conditions: Conditions | None) -> list[str]:
     return words + (["own page"] if conditions.same_origin else [])
 
 
+def methods_of(route: Route) -> list[str]:
+    """The methods of a route; none for all. HEAD is implied by GET."""
+    methods = sorted(method.decode() for method in route.methods or ())
+    return [method for method in methods if method != "HEAD" or "GET" not in methods]
+
+
+def label_of(route: Route) -> str:
+    """The methods, host and path of a route."""
+    methods = "" if route.methods is None else f"{','.join(methods_of(route))} "
+    return f"{methods}{'' if route.host is None else route.host.decode()}{route.pattern}"
+
+
 def methods(names: tuple[str, ...] | None, others: tuple[str, ...]) -> str:
     """For example `GET, PUT`, without the HEAD implied by GET, or `all methods but DELETE`."""
     if names is None:

@@ -4,7 +4,7 @@ The callers are an anonymous one, a signed-in user without roles, and for each r
 it implies. If a route needs several roles, the cell names the missing ones.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, Literal, NamedTuple
 
 from gateway.analysis.describe import conditions_in_words
@@ -19,6 +19,7 @@ from gateway.settings.model import Settings
 Access = Literal["yes", "owner", "together", "no"]
 
 _EXAMPLE_USER: Final = "user"
+_SIGNS: Final = {"yes": "✓ yes", "owner": "◐ own", "together": "+", "no": "– no"}
 
 
 class Cell(NamedTuple):
@@ -46,6 +47,47 @@ class Matrix(NamedTuple):
     rows: tuple[Row, ...]
 
 
+class AlignedRow(NamedTuple):
+    """A route in two matrices with the same roles; None where it is missing."""
+
+    old: Row | None
+    new: Row | None
+
+    @property
+    def route(self) -> Route:
+        """The route, as it is in the new matrix if it is there."""
+        row = self.new or self.old
+        assert row is not None
+        return row.route
+
+    @property
+    def cells(self) -> Iterator[tuple[Cell | None, Cell | None]]:
+        """The cells of both, from the column of anonymous callers on."""
+        return zip(_cells(self.old, self.new), _cells(self.new, self.old), strict=True)
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether some caller has another access."""
+        return any(before != after for before, after in self.cells)
+
+
+def aligned(old: Matrix, new: Matrix) -> list[AlignedRow]:
+    """The rows of both matrices: those of the new one in its order, then those that only the old one has."""
+    before = {_place(row.route): row for row in old.rows}
+    rows = [AlignedRow(before.pop(_place(row.route), None), row) for row in new.rows]
+    return [*rows, *(AlignedRow(row, None) for row in before.values())]
+
+
+def cell_words(cell: Cell) -> str:
+    """A cell as a sign and a few words, so that it needs no colour."""
+    words = _SIGNS[cell.access]
+    if cell.access == "together":
+        words = (
+            f"{words} {(' or ' if cell.any_will_do else ' and ').join(cell.needs)}{', or own' if cell.owner else ''}"
+        )
+    return ", ".join((words, *cell.conditions))
+
+
 def matrix(routes: Iterable[Route], roles: tuple[str, ...], hierarchy: RoleHierarchy) -> Matrix:
     """The matrix of the given routes, in their order."""
     holders = [hierarchy.expand(frozenset({role})) for role in roles]
@@ -61,6 +103,17 @@ def named_roles(routes: Iterable[Route]) -> tuple[str, ...]:
     """The roles that routes name, in alphabetical order."""
     named = [each for route in routes for each in (route.requirement.any, route.requirement.all) if each is not None]
     return tuple(sorted(frozenset().union(*named)))
+
+
+def _place(route: Route) -> tuple[object, ...]:
+    return route.host, route.pattern, route.methods
+
+
+def _cells(row: Row | None, other: Row | None) -> tuple[Cell | None, ...]:
+    if row is not None:
+        return (row.anonymous, row.signed_in, *row.roles)
+    assert other is not None
+    return (None,) * (2 + len(other.roles))
 
 
 def _row(route: Route, holders: Iterable[frozenset[str]]) -> Row:

@@ -11,11 +11,14 @@ from typing import Any, Final
 
 import click
 
+from gateway.analysis.describe import label_of, methods_of
 from gateway.analysis.matrix import Cell, Matrix, Row, matrix, roles_of
 from gateway.cli.configuration import config_option, loaded_policy
 from gateway.cli.explain_json import route_document
+from gateway.cli.matrix_svg import as_svg, compared_as_svg
 from gateway.cli.output import say
 from gateway.observability.escaping import printable
+from gateway.policy.loader import Configuration
 from gateway.policy.roles import RoleHierarchy
 from gateway.policy.route import Route
 
@@ -31,7 +34,7 @@ def as_text(table: Matrix) -> Iterator[str]:
     """A table as wide as the terminal, or 80 columns. Roles that do not fit continue in further tables below."""
     notes = _Notes()
     columns = _columns(table)
-    labels = [_label(row.route) for row in table.rows]
+    labels = [label_of(row.route) for row in table.rows]
     widths = [_width(name, cells, notes) for name, cells in columns]
     available = shutil.get_terminal_size((80, 24)).columns
     longest = max((len(label) for label in labels), default=0)
@@ -49,7 +52,7 @@ def as_markdown(table: Matrix) -> Iterator[str]:
     yield f"|---|{'---|' * len(columns)}"
     for number, row in enumerate(table.rows):
         cells = [_in_words(cells[number]) for _, cells in columns]
-        yield f"| `{_escaped(_label(row.route))}` | {' | '.join(map(_escaped, cells))} |"
+        yield f"| `{_escaped(label_of(row.route))}` | {' | '.join(map(_escaped, cells))} |"
 
 
 def as_csv(table: Matrix) -> Iterator[str]:
@@ -69,17 +72,6 @@ def _columns(table: Matrix) -> list[tuple[str, list[Cell]]]:
     named = [(role, [row.roles[number] for row in table.rows]) for number, role in enumerate(table.roles)]
     anonymous, signed_in = [row.anonymous for row in table.rows], [row.signed_in for row in table.rows]
     return [("anonymous", anonymous), ("signed in", signed_in), *named]
-
-
-def _label(route: Route) -> str:
-    methods = "" if route.methods is None else f"{','.join(_methods(route))} "
-    return f"{methods}{'' if route.host is None else route.host.decode()}{route.pattern}"
-
-
-def _methods(route: Route) -> list[str]:
-    """The methods. HEAD is implied by GET."""
-    methods = sorted(method.decode() for method in route.methods or ())
-    return [method for method in methods if method != "HEAD" or "GET" not in methods]
 
 
 def _in_words(cell: Cell) -> str:
@@ -178,7 +170,7 @@ def _csv_line(values: Sequence[str]) -> str:
 
 def _facts(route: Route) -> list[str]:
     position = route.position
-    methods = "" if route.methods is None else " ".join(_methods(route))
+    methods = "" if route.methods is None else " ".join(methods_of(route))
     host = "" if route.host is None else route.host.decode()
     return [
         route.name, methods, host, route.pattern,
@@ -211,6 +203,7 @@ _FORMATS: Final[dict[str, Callable[[Matrix], Iterator[str]]]] = {
     "markdown": as_markdown,
     "csv": as_csv,
     "json": as_json,
+    "svg": as_svg,
 }
 
 
@@ -219,17 +212,39 @@ _FORMATS: Final[dict[str, Callable[[Matrix], Iterator[str]]]] = {
 @click.option(
     "--format", "form", type=click.Choice(list(_FORMATS)), default="text", show_default=True, help="The output format."
 )
+@click.option(
+    "--against",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Mark the changes from the configuration in FILE; with --format svg.",
+)
 @click.option("--own", is_flag=True, help="Include the gateway's own endpoints.")
-def command(config: Path, form: str, own: bool) -> None:
+def command(config: Path, form: str, against: Path | None, own: bool) -> None:
     """Show who can reach what: routes by roles.
 
     The column of a role stands for a caller with this role, the roles it implies, and no others. Shadow rules decide
-    nothing and are left out.
+    nothing and are left out. The svg format is a picture, for example of a change: gateway matrix --config after.yaml
+    --against before.yaml --format svg > change.svg
     """
-    configuration = loaded_policy(config)
-    settings, policy = configuration.settings, configuration.policy
-    routes = [route for route in policy.routes if not route.shadow]
-    routes += [route for route in policy.own if own and route.is_served]
-    table = matrix(routes, roles_of(settings, routes), RoleHierarchy(settings.roles))
-    for line in _FORMATS[form](table):
+    if against is not None and form != "svg":
+        raise click.UsageError("--against needs --format svg; gateway diff compares as text")
+    after = loaded_policy(config)
+    before = None if against is None else loaded_policy(against)
+    roles = list(roles_of(after.settings, _routes(after, own=own)))
+    if before is None:
+        lines = _FORMATS[form](_matrix(after, roles, own=own))
+    else:
+        roles += [role for role in roles_of(before.settings, _routes(before, own=own)) if role not in roles]
+        lines = compared_as_svg(_matrix(before, roles, own=own), _matrix(after, roles, own=own))
+    for line in lines:
         say(line)
+
+
+def _routes(configuration: Configuration, *, own: bool) -> list[Route]:
+    routes = [route for route in configuration.policy.routes if not route.shadow]
+    return routes + [route for route in configuration.policy.own if own and route.is_served]
+
+
+def _matrix(configuration: Configuration, roles: Sequence[str], *, own: bool) -> Matrix:
+    hierarchy = RoleHierarchy(configuration.settings.roles)
+    return matrix(_routes(configuration, own=own), tuple(roles), hierarchy)

@@ -135,7 +135,7 @@ def _headline(summary: Summary) -> str:
     parts += [f"{status} {rate:.1f}/s" for status, rate in sorted(summary.statuses.items()) if rate]
     parts += [f"{code} {rate:.1f}/s" for code, rate in sorted(summary.codes.items()) if rate]
     parts += [
-        f"{summary.connections} connections",
+        f"{summary.connections} connection{'s' if summary.connections != 1 else ''}",
         f"{summary.workers} worker{'s' if summary.workers != 1 else ''}",
         f"{summary.cpu:.2f} cores",
         f"{summary.memory / 2**20:.0f} MiB",

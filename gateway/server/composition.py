@@ -13,6 +13,8 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from gateway.accounts.administration import Administration, how_to_make_one
+from gateway.api.console.endpoints import ConsoleMemory
+from gateway.api.console.recent_refusals import RecentRefusals
 from gateway.api.errors import NoStore, failed, refused, store_is_out
 from gateway.api.operations import Readiness
 from gateway.errors import ConfigurationError, Refusal, StorageUnavailable
@@ -59,6 +61,7 @@ async def running(
         services = open_services(resources)
         metrics = Metrics(resources.observer, place)
         resources.stack.callback(metrics.close)
+        memory = ConsoleMemory.of(metrics)
         readiness = Readiness(resources.stores.degraded)
         pages = open_pages(resources)
         api = _api(
@@ -67,13 +70,14 @@ async def running(
                 resources,
                 services,
                 metrics=metrics,
+                memory=memory,
                 readiness=readiness,
                 version=lambda: reloader.policy_version,
                 current=lambda: reloader.configuration,
                 pages=pages,
             ),
         )
-        runtime = _runtime(resources, api, readiness)
+        runtime = _runtime(resources, api, readiness, memory.refusals)
         if pages is not None:
             runtime.refusal_response = pages.refusals
         await services.accounts.prepare()
@@ -82,7 +86,7 @@ async def running(
             await _say_without_admin(services.administration)
         _add_sources(metrics, resources, services=services, runtime=runtime)
         reloader = _reloader(resources, runtime, services=services, pages=pages)
-        _start_ticking(resources, runtime, metrics=metrics)
+        _start_ticking(resources, runtime, metrics=metrics, memory=memory)
         # This frame lives as long as the gateway. A reload must free the first configuration, which both refer to.
         del configuration, resources
         yield runtime, reloader
@@ -97,7 +101,7 @@ def _api(resources: Resources, by_name: Mapping[str, Endpoint]) -> Starlette:
     )
 
 
-def _runtime(resources: Resources, api: Starlette, readiness: Readiness) -> Runtime:
+def _runtime(resources: Resources, api: Starlette, readiness: Readiness, refusals: RecentRefusals) -> Runtime:
     """The runtime for the initial configuration."""
     settings, policy, ticker = resources.settings, resources.policy, resources.ticker
     decision_log = _decision_log(resources, lambda: runtime.policy_version)
@@ -140,6 +144,7 @@ def _runtime(resources: Resources, api: Starlette, readiness: Readiness) -> Runt
         proxies=TrustedProxies(settings.server.trusted_proxies),
         ticker=ticker,
         loop=resources.loop,
+        refusals=refusals,
         decision_log=decision_log,
     )
     runtime.tracer = _tracer(resources)
@@ -223,10 +228,14 @@ def _browser_followers(services: Services) -> tuple[Reloadable, ...]:
     return () if services.browser is None else (services.browser,)
 
 
-def _start_ticking(resources: Resources, runtime: Runtime, *, metrics: Metrics) -> None:
+def _start_ticking(resources: Resources, runtime: Runtime, *, metrics: Metrics, memory: ConsoleMemory) -> None:
     """Start the ticker. It stops first, so that it calls no closed component."""
     resources.ticker.subscribe(resources.observer.tick)
     resources.ticker.subscribe(metrics.tick)
+    resources.ticker.subscribe(memory.refusals.tick)
+    if resources.observer.has_metrics:
+        resources.ticker.subscribe(memory.history.tick)
+        resources.stack.callback(memory.history.close)
     resources.ticker.start()
     resources.stack.callback(lambda: runtime.proxy.close())
     resources.stack.callback(runtime.watch.close)

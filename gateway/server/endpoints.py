@@ -20,7 +20,7 @@ from gateway.accounts.sign_in import PasswordSignIn, VerificationRequired
 from gateway.api.accounts import account_endpoints, key_endpoints, session_endpoints
 from gateway.api.administration import administration_endpoints
 from gateway.api.browser_sessions import browser_endpoints
-from gateway.api.console.endpoints import Console, console_endpoints
+from gateway.api.console.endpoints import Console, ConsoleMemory, console_endpoints
 from gateway.api.console.pages import PATH as CONSOLE
 from gateway.api.console.session import SigningIn
 from gateway.api.links import LinkEndpoints, link_endpoints
@@ -139,13 +139,14 @@ def endpoints(
     services: Services,
     *,
     metrics: Metrics,
+    memory: ConsoleMemory,
     readiness: Readiness,
     version: Callable[[], str],
     current: Callable[[], Configuration],
     pages: "Pages | None",
 ) -> Mapping[str, Endpoint]:
     """Every endpoint by its route name. `version` returns the version of the active policy, `current` the active
-    configuration. `pages` is None without pages."""
+    configuration. `memory` is that of the console. `pages` is None without pages."""
     observability = resources.settings.observability
     signing_in = SigningIn(
         CONSOLE,
@@ -165,7 +166,7 @@ def endpoints(
         **_link_endpoints(services, first_sessions, resources.settings),
         **operation_endpoints(state=readiness, policy=version, metrics=metrics, settings=observability),
         **openapi_endpoints(lambda: current().settings, resources.policy.own),
-        **console_endpoints(Console(signing_in, metrics, current=current, version=version)),
+        **console_endpoints(Console(signing_in, metrics, memory=memory, current=current, version=version)),
         **_page_endpoints(pages, services),
         "tokens.jwks": _jwks(resources.tokens.keys),
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.types import ASGIApp, Receive
 
+from gateway.api.console.recent_refusals import RecentRefusals
 from gateway.api.errors import RefusalResponses, problem_response
 from gateway.api.operations import Readiness
 from gateway.errors import Refusal
@@ -49,6 +50,7 @@ class Runtime:
     tls: the context for new connections of the public listener, None without `server.tls` and on the ASGI face.
     tracer: None without tracing.
     decision_log: None without a decision log.
+    refusals: the recent refusals, for the console.
     refusal_response: makes the response to a refused request.
     """
 
@@ -65,6 +67,7 @@ class Runtime:
     proxies: TrustedProxies
     ticker: Ticker
     loop: asyncio.AbstractEventLoop
+    refusals: RecentRefusals
     peers: Peers = field(init=False)
     watch: RevocationWatcher = field(init=False)
     tls: ssl.SSLContext | None = None

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -109,3 +110,42 @@ def test_own_endpoints_are_shown_where_they_are_asked_for(tmp_path: Path) -> Non
 
     assert "accounts.me" not in names()
     assert "accounts.me" in names("--own")
+
+
+def picture(folder: Path, *words: str) -> ElementTree.Element:
+    (folder / "after.yaml").write_text(FILE.replace("roles: [editor], upstream", 'roles: ["a|b"], upstream'))
+    return ElementTree.fromstring(show(folder, "--format", "svg", *words).out)
+
+
+def texts(drawing: ElementTree.Element, style: str) -> list[str | None]:
+    return [each.text for each in drawing.iter() if style in each.get("class", "").split()]
+
+
+def test_a_picture_has_a_sign_and_words_in_each_cell(tmp_path: Path) -> None:
+    drawing = picture(tmp_path)
+    assert texts(drawing, "path") == ["GET /articles/**", "POST,PUT /articles/**", "api.example/users/{id}"]
+    cells = texts(drawing, "t-yes") + texts(drawing, "t-no") + texts(drawing, "t-part")
+    assert sorted(map(str, cells)) == sorted(
+        ["✓ yes"] * 7 + ["– no"] * 4 + ["◐ own", "+ a|b, or own", "+ a|b, or own", "+ editor, or own"]
+    )
+
+
+def test_a_picture_of_a_change_marks_the_changed_cells(tmp_path: Path) -> None:
+    drawing = picture(tmp_path, "--against", "after.yaml")
+    assert len(texts(drawing, "mark")) == 3, "admins, editors, and a|b"
+    assert texts(drawing, "old") == ["– no", "– no", "✓ yes"]
+    assert texts(drawing, "bold") == ["✓ yes", "✓ yes", "– no"]
+
+
+def test_a_comparison_is_a_picture(tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text(FILE)
+    outcome = run_here("matrix", "--config", "g.yaml", "--against", "g.yaml", folder=tmp_path)
+    assert outcome.code == 2
+    assert "gateway diff" in outcome.err
+
+
+def test_names_in_a_picture_are_escaped(tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text(FILE.replace("a|b", "<b>&").replace("/shadow", "/x"))
+    outcome = run_here("matrix", "--config", "g.yaml", "--format", "svg", folder=tmp_path)
+    assert outcome.code == 0, outcome.err
+    assert "<b>&" in texts(ElementTree.fromstring(outcome.out), "mid")

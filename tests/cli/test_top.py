@@ -1,6 +1,7 @@
 """`gateway top` beside a running gateway."""
 
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import pty
 import re
 import select
 import signal
+import struct
 import subprocess
 import sys
 import termios
@@ -50,7 +52,7 @@ def fleet() -> Iterator[Fleet]:
 def busy(start: Start, fleet: Fleet) -> Iterator[Gateway]:
     """A gateway that continuously answers and refuses requests."""
     gone = f"http://127.0.0.1:{free_port()}"
-    upstreams = {"web": fleet.urls, "gone": gone, "half": [gone, *fleet.urls]}
+    upstreams = {"web": fleet.urls, "gone": gone, "half": [gone, *fleet.urls], "idle": fleet.urls}
     gateway = start(upstreams, routes=[{"path": "/users/**", "upstream": "web", "name": "users"}])
     ended = threading.Event()
 
@@ -85,7 +87,9 @@ def test_the_json_contains_the_rates(busy: Gateway) -> None:
     assert routes["/gone/**"]["errors"] == pytest.approx(routes["/gone/**"]["requests"])
     assert told["codes"]["token_missing"] > 0
     states = [(row["upstream"], row["state"]) for row in told["targets"]]
-    assert sorted(states) == [("gone", "failing"), ("half", "ejected"), ("half", "up"), ("web", "up")]
+    assert sorted(states) == [
+        *(("gone", "failing"), ("half", "ejected"), ("half", "up"), ("idle", "unused"), ("web", "up")),
+    ]
     assert (told["workers"], told["out"]) == (1, [])
     assert told["memory"] > 10_000_000
 
@@ -136,22 +140,24 @@ def test_the_live_view_shows_it_and_goes_on_when_the_gateway_is_gone(busy: Gatew
 
 
 @contextlib.contextmanager
-def live_view(gateway: Gateway) -> Iterator[tuple[int, int]]:
-    """The process id and the terminal of a live view that shows its first screen. Afterwards the terminal must be as it
-    was before."""
+def live_view(gateway: Gateway, lines: int = 24, columns: int = 80) -> Iterator[tuple[int, int, bytes]]:
+    """The process id, the terminal and the first screen of a live view. Afterwards the terminal must be as it was
+    before."""
     pid, terminal = pty.fork()
     if pid == 0:
-        os.environ.update(COLUMNS="80", LINES="24", TERM="xterm-256color")
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        # The size is that of the terminal. GNU readline sets COLUMNS and LINES in this process behind os.environ.
+        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         os.chdir(PROJECT)
         command = [sys.executable, "-m", "gateway", "top", "--interval", "0.3", "--url", url(gateway)]
-        os.execv(sys.executable, command)
+        os.execve(sys.executable, command, {**environment, "TERM": "xterm-256color"})
     before = termios.tcgetattr(terminal)
     seen = b""
     try:
         while b"q quits" not in seen:
             assert select.select([terminal], [], [], 20)[0]
             seen += os.read(terminal, 65536)
-        yield pid, terminal
+        yield pid, terminal, seen
         ends = time.monotonic() + 3.0
         with contextlib.suppress(OSError):  # the end of a pseudo-terminal
             while time.monotonic() < ends:
@@ -165,13 +171,28 @@ def live_view(gateway: Gateway) -> Iterator[tuple[int, int]]:
 
 @pytest.mark.parametrize("key", [b"q", b"Q", b"\x1b", b"jq", b"\x1b[A\nq"])
 def test_a_key_ends_the_live_view_and_gives_the_terminal_back(busy: Gateway, key: bytes) -> None:
-    with live_view(busy) as (pid, terminal):
+    with live_view(busy) as (pid, terminal, _):
         os.write(terminal, key)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+@pytest.mark.parametrize(("lines", "columns"), [(24, 80), (20, 60)])
+def test_the_screen_fits_into_a_small_terminal(busy: Gateway, lines: int, columns: int) -> None:
+    with live_view(busy, lines, columns) as (pid, terminal, seen):
+        os.write(terminal, b"q")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    frame = next(frame for frame in seen.split(b"\x1b[H") if b"q quits" in frame)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frame.decode(errors="ignore")).replace("\r", "")
+    screen = text.rstrip().split("\n")
+    assert len(screen) <= lines
+    assert max(map(len, screen)) <= columns
+    assert any(re.match(r"/web/\*\* +[\d.]+ +0\.0 +0\.0 ", line) for line in screen)
+    assert any(re.match(r"idle +http.* unused +0 +0 +0 +0\.0", line) for line in screen)
+    assert screen[-1] == "q quits"
+
+
 def test_an_arrow_key_is_no_escape_key(busy: Gateway) -> None:
-    with live_view(busy) as (pid, terminal):
+    with live_view(busy) as (pid, terminal, _):
         os.write(terminal, b"\x1b[B")
         assert os.read(terminal, 65536)  # the next screen
         assert os.waitpid(pid, os.WNOHANG) == (0, 0)
@@ -180,7 +201,7 @@ def test_an_arrow_key_is_no_escape_key(busy: Gateway) -> None:
 
 
 def test_a_key_ends_the_live_view_of_a_gateway_that_hangs(busy: Gateway) -> None:
-    with live_view(busy) as (pid, terminal):
+    with live_view(busy) as (pid, terminal, _):
         busy.signal(signal.SIGSTOP)
         try:
             with contextlib.suppress(BlockingIOError):
@@ -193,7 +214,7 @@ def test_a_key_ends_the_live_view_of_a_gateway_that_hangs(busy: Gateway) -> None
 
 
 def test_sigterm_ends_the_live_view_and_gives_the_terminal_back(busy: Gateway) -> None:
-    with live_view(busy) as (pid, _):
+    with live_view(busy) as (pid, _, _):
         os.kill(pid, signal.SIGTERM)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGTERM
 

@@ -1,17 +1,15 @@
-"""The HTTP endpoints of the console: one path with three views. They change nothing except the session of the
+"""The HTTP endpoints of the console: one path with several views. They change nothing except the session of the
 visitor."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from gateway.analysis.explain import Person, explain
-from gateway.analysis.matrix import matrix, named_roles, roles_of
-from gateway.analysis.simulate import parse_request_line
 from gateway.api.body import (
     FORM,
     form_fields,
@@ -22,15 +20,19 @@ from gateway.api.body import (
     translate_storage_errors,
 )
 from gateway.api.console import pages
+from gateway.api.console.explain_page import explain_view
+from gateway.api.console.matrix_page import MOST_COMPARED, FileOnDisk, matrix_view, problems_of
+from gateway.api.console.overview import no_numbers, overview
 from gateway.api.console.pages import HEADERS
+from gateway.api.console.recent_refusals import RecentRefusals
+from gateway.api.console.route_list import Readings, RouteQuery, route_list
+from gateway.api.console.route_page import find_route, missing_page, policy_test_file, route_page
 from gateway.api.console.session import SigningIn, refuse_other_sites
-from gateway.errors import Refusal
+from gateway.errors import CannotStart, ConfigurationError, Refusal
+from gateway.observability.metrics.history import TrafficHistory
 from gateway.observability.metrics.metrics import Metrics
 from gateway.observability.metrics.parser import Reading, reading_of
-from gateway.observability.metrics.summary import summary_of
-from gateway.policy.loader import Configuration
-from gateway.policy.roles import RoleHierarchy
-from gateway.settings.reader import InvalidValue
+from gateway.policy.loader import Configuration, load_configuration
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -39,7 +41,21 @@ _LEAST: Final = 1.0
 _MOST: Final = 60.0
 _RENEWED: Final = 10.0
 
-_MOST_ROLES: Final = 50  # columns of the policy: each cell is a decision
+OWN_ROUTES: Final = ("operations.console", "operations.console.sign")
+_LATEST_REFUSALS: Final = 100
+_LIVE: Final = {"refresh": "10"}  # a header, and only on request: WCAG 2.2.2
+
+
+class ConsoleMemory(NamedTuple):
+    """The recent traffic and refusals, from the start of the process on."""
+
+    history: TrafficHistory
+    refusals: RecentRefusals
+
+    @staticmethod
+    def of(metrics: Metrics) -> "ConsoleMemory":
+        """An empty memory. The history leaves the console's own requests out."""
+        return ConsoleMemory(TrafficHistory(metrics.state, left_out=OWN_ROUTES), RecentRefusals())
 
 
 class Console:
@@ -54,29 +70,42 @@ class Console:
         signing_in: SigningIn,
         metrics: Metrics,
         *,
+        memory: ConsoleMemory,
         current: Callable[[], Configuration],
         version: Callable[[], str],
     ) -> None:
         self._signing_in = signing_in
         self._metrics = metrics
+        self._history, self._refusals = memory
         self._current = current
         self._version = version
         self._earlier: tuple[float, Reading] | None = None
+        self._reading_the_file = asyncio.Lock()
 
     async def look(self, request: Request) -> Response:
         who = await self._signing_in.administrator(request)
         if who is None:
             return _page(pages.sign_in_page())
         query = query_fields(request)
-        view = query.get("view", "now")
+        view, name = query.get("view", ""), who[0].email or who[0].id
+        if view == "route":
+            return await self._route(query.get("name", ""), name)
         number = pages.page_number(query.get("page", ""))
-        if view == "policy":
-            content = await asyncio.to_thread(policy_view, self._current(), number)
+        headers: dict[str, str] = {}
+        if view == "routes":
+            content = await asyncio.to_thread(
+                route_list, self._current().policy, await self._readings(), RouteQuery.of(query)
+            )
+        elif view == "matrix":
+            disk = await self._file_on_disk() if query.get("compare") else None
+            text = query.get("q", "").strip()[:200]
+            content = await asyncio.to_thread(matrix_view, self._current(), number, text, disk)
         elif view == "explain":
             content = await asyncio.to_thread(explain_view, self._current(), query)
         else:
-            view, content = "now", await self._now(number)
-        return _page(pages.view_page(view, who[0].email or who[0].id, content))
+            view, content = "overview", await self._overview(is_live=bool(query.get("live")))
+            headers = _LIVE if query.get("live") else {}
+        return _page(pages.view_page(view, name, content), headers=headers)
 
     async def sign(self, request: Request) -> Response:
         media_type(request, FORM)
@@ -97,16 +126,42 @@ class Console:
             return _page(pages.sign_in_page(refusal.detail), refusal.status, headers)
         return RedirectResponse(pages.PATH, 303, {**HEADERS, "set-cookie": cookie})
 
-    async def _now(self, number: int) -> str:
-        if not self._current().settings.observability.metrics:
-            return pages.no_numbers()
-        (before_at, before), (after_at, after) = await self._readings()
-        version = self._version()
-        return await asyncio.to_thread(now_view, before, after, after_at - before_at, version, number)
+    async def _overview(self, *, is_live: bool) -> str:
+        settings = self._current().settings
+        if not settings.observability.metrics:
+            return no_numbers()
+        report = await self._history.report()
+        checked = {name for name, upstream in settings.upstreams.items() if upstream.health is not None}
+        latest = self._refusals.latest(_LATEST_REFUSALS)
+        return await asyncio.to_thread(overview, report, self._version(), checked, latest, is_live=is_live)
 
-    async def _readings(self) -> tuple[tuple[float, Reading], tuple[float, Reading]]:
+    async def _route(self, name: str, who: str) -> Response:
+        configuration = self._current()
+        route = find_route(configuration, name)
+        if route is None:
+            return _page(pages.view_page("routes", who, missing_page(name), "No such route"), 404)
+        tests = await asyncio.to_thread(policy_test_file, configuration)
+        readings, refusals = await self._readings(), self._refusals.of(name)
+        content = await asyncio.to_thread(route_page, configuration, route, readings, refusals, tests)
+        return _page(pages.view_page("routes", who, content, name))
+
+    async def _file_on_disk(self) -> FileOnDisk:
+        """Read the configuration file again. A thread compiles it, for one visitor at a time."""
+        configuration = self._current()
+        name = configuration.settings.places.file
+        if len(configuration.policy.routes) > MOST_COMPARED:
+            return FileOnDisk(name, None, f"With more than {MOST_COMPARED} routes, use 'gateway diff' instead.")
+        async with self._reading_the_file:
+            try:
+                return FileOnDisk(name, await asyncio.to_thread(load_configuration, Path(name)))
+            except (ConfigurationError, CannotStart) as error:
+                return problems_of(name, error)
+
+    async def _readings(self) -> Readings:
         """Return the reading of the last view, if it is recent enough, and a new one. Otherwise return two new
         readings, a second apart."""
+        if not self._current().settings.observability.metrics:
+            return Readings(None, None, 0.0)
         now = await self._read()
         earlier = self._earlier
         if earlier is None or not _LEAST <= now[0] - earlier[0] <= _MOST:
@@ -115,55 +170,17 @@ class Console:
             now = await self._read()
         if self._earlier is None or now[0] - self._earlier[0] > _RENEWED:
             self._earlier = now
-        return earlier, now
+        return Readings(earlier[1], now[1], now[0] - earlier[0])
 
     async def _read(self) -> tuple[float, Reading]:
         state = await self._metrics.state()
         return time.monotonic(), await asyncio.to_thread(reading_of, state)
 
 
-# ---- the views: pure functions, run in a thread
-
-
-def now_view(before: Reading, after: Reading, seconds: float, version: str, number: int) -> str:
-    """Build the page of the rates between two readings, with one page of the routes."""
-    routes = len({labels.route for labels in after.requests})
-    part = pages.Part.of(number, routes)
-    return pages.now(summary_of(before, after, seconds, part.rows), version, part)
-
-
-def policy_view(configuration: Configuration, number: int) -> str:
-    """Build one page of the routes, with the access of each role."""
-    routes = [route for route in configuration.policy.routes if not route.shadow]
-    part = pages.Part.of(number, len(routes))
-    shown = routes[part.rows]
-    roles = roles_of(configuration.settings, routes)
-    columns = roles if len(roles) <= _MOST_ROLES else named_roles(shown)[:_MOST_ROLES]
-    table = matrix(shown, columns, RoleHierarchy(configuration.settings.roles))
-    return pages.policy(table, part, hidden_roles=len(roles) - len(columns))
-
-
-def explain_view(configuration: Configuration, form: dict[str, str]) -> str:
-    """Build the form, and the decision about the request in it."""
-    if not form.get("url"):
-        return pages.explain(form, "")
-    try:
-        request = parse_request_line(form.get("method") or "GET", form["url"])
-    except InvalidValue as error:
-        return pages.explain(form, pages.problem(f"{error.message}{f' ({error.right})' if error.right else ''}"))
-    roles = frozenset(role.strip() for role in form.get("roles", "").split(",") if role.strip())
-    person = None if form.get("caller") == "anonymous" else Person(form.get("id", ""), roles)
-    hierarchy = RoleHierarchy(configuration.settings.roles)
-    explanation = explain(configuration.policy, hierarchy, request, person, configuration.shadows)
-    return pages.explain(form, pages.explained(explanation))
-
-
 def console_endpoints(console: Console) -> dict[str, Endpoint]:
     """Return the handlers by the names of their endpoints."""
-    return {
-        "operations.console": translate_storage_errors(console.look),
-        "operations.console.sign": translate_storage_errors(console.sign),
-    }
+    look, sign = map(translate_storage_errors, (console.look, console.sign))
+    return dict(zip(OWN_ROUTES, (look, sign), strict=True))
 
 
 def _page(text: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -34,11 +34,11 @@ class Reading(NamedTuple):
 def reading_of(state: State) -> Reading:
     """The reading of a state. Its cost grows with the number of series, so run it in a thread."""
     numbers = {series: value for series, value in state.samples.items() if not isinstance(value, list)}
-    plain = {series: _cumulated(value) for series, value in state.samples.items() if isinstance(value, list)}
+    plain = {series: cumulated(value) for series, value in state.samples.items() if isinstance(value, list)}
 
     def histograms(routes: Iterable[str]) -> Mapping[Series, Cumulated]:
         found = request_durations(state.requests, frozenset(routes))
-        return plain | {series: _cumulated(counts) for series, counts in found.items()}
+        return plain | {series: cumulated(counts) for series, counts in found.items()}
 
     return Reading(
         {labels: sum(counts[:BUCKETS]) for labels, counts in state.requests.items()},
@@ -84,5 +84,6 @@ def _unescaped(found: re.Match[str]) -> str:
     return "\n" if found[1] == "n" else found[1]
 
 
-def _cumulated(counts: Histogram) -> Cumulated:
+def cumulated(counts: Histogram) -> Cumulated:
+    """The cumulative counts of a histogram by upper bound."""
     return dict(zip(_BOUNDS, accumulate(counts[:BUCKETS]), strict=True))

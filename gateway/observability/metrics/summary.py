@@ -1,6 +1,6 @@
 """A summary of two readings of the metrics: rates between them, and current values."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from gateway.observability.metrics.parser import Cumulated, Reading
@@ -9,6 +9,7 @@ from gateway.observability.metrics.snapshot import Series
 
 ALL: Final = slice(None)
 _ERROR: Final = "5xx"
+_LAG: Final = ("gateway_event_loop_lag_seconds", ())
 
 
 class RouteRow(NamedTuple):
@@ -25,8 +26,7 @@ class RouteRow(NamedTuple):
 
 
 class TargetRow(NamedTuple):
-    """One target of an upstream. `state` is `up`, `down` (by health checks), `ejected`, or `failing` (not ejected
-    because it is the last usable one). `failures` is per second."""
+    """One target of an upstream. `state` is that of `target_state`. `failures` and `requests` are per second."""
 
     upstream: str
     target: str
@@ -35,6 +35,7 @@ class TargetRow(NamedTuple):
     idle: int
     waiting: int
     failures: float
+    requests: float = 0.0
 
 
 class Summary(NamedTuple):
@@ -78,15 +79,12 @@ class _Comparison:
     def summary(self, part: slice) -> Summary:
         statuses: dict[str, float] = {}
         codes: dict[str, float] = {}
-        routes: dict[str, _RouteRates] = {}
-        for labels, number in self._after.requests.items():
-            rate = _growth(self._before.requests.get(labels, 0.0), number) / self._seconds
+        for labels, rate in _rates(self._before, self._after, self._seconds):
             statuses[labels.status] = statuses.get(labels.status, 0.0) + rate
             if labels.code:
                 codes[labels.code] = codes.get(labels.code, 0.0) + rate
-            routes.setdefault(labels.route, _RouteRates()).add(labels, rate)
+        routes = route_rates(self._before, self._after, self._seconds)
         shown = sorted(routes, key=lambda route: (-routes[route].requests, route))[part]
-        quantiles = _Quantiles(self._before.histograms(shown), self._after.histograms(shown))
         return Summary(
             seconds=self._seconds,
             version=", ".join(sorted({labels[0] for labels, _ in self._now("gateway_build_info")})),
@@ -95,7 +93,7 @@ class _Comparison:
             requests=sum(statuses.values()),
             statuses=statuses,
             codes=codes,
-            routes=[_row(route, routes[route], quantiles) for route in shown],
+            routes=route_rows(self._before, self._after, shown, routes),
             route_count=len(routes),
             targets=[
                 self._target(upstream, target)
@@ -103,7 +101,7 @@ class _Comparison:
             ],
             cpu=self._rate("process_cpu_seconds_total"),
             memory=int(self._value("process_resident_memory_bytes")),
-            lag=quantiles.of(("gateway_event_loop_lag_seconds", ()), 0.99),
+            lag=_Quantiles(self._before.histograms(()), self._after.histograms(())).of(_LAG, 0.99),
             out=sorted(labels[0] for labels, up in self._now("gateway_store_up") if not up),
         )
 
@@ -115,27 +113,57 @@ class _Comparison:
 
     def _rate(self, family: str, *labels: str) -> float:
         before = self._before.values.get((family, labels), 0.0)
-        return _growth(before, self._value(family, *labels)) / self._seconds
+        return growth(before, self._value(family, *labels)) / self._seconds
 
     def _target(self, upstream: str, target: str) -> TargetRow:
         which = (upstream, target)
-        state = "up" if self._value("gateway_upstream_target_up", *which) else "down"
-        if self._value("gateway_upstream_target_ejected", *which):
-            state = "ejected"
-        elif state == "up" and self._value("gateway_upstream_target_failing", *which):
-            state = "failing"
         return TargetRow(
             upstream,
             target,
-            state,
+            target_state(lambda family: self._value(family, *which)),
             busy=int(self._value("gateway_upstream_connections", *which, "busy")),
             idle=int(self._value("gateway_upstream_connections", *which, "idle")),
             waiting=int(self._value("gateway_upstream_waiting", *which)),
             failures=self._rate("gateway_upstream_failures_total", *which),
+            requests=self._rate("gateway_upstream_requests_total", *which),
         )
 
 
-class _RouteRates:
+def target_state(value: Callable[[str], float]) -> str:
+    """The state of a target: `up`, `down` (by health checks), `ejected`, `failing` (not ejected because it is the last
+    usable one), or `unused` (up, but no request was sent to it). `value` returns the target's value of a family."""
+    if value("gateway_upstream_target_ejected"):
+        return "ejected"
+    if not value("gateway_upstream_target_up"):
+        return "down"
+    if value("gateway_upstream_target_failing"):
+        return "failing"
+    is_used = value("gateway_upstream_requests_total") or value("gateway_upstream_failures_total")
+    return "up" if is_used else "unused"
+
+
+def route_rates(before: Reading, after: Reading, seconds: float) -> "dict[str, RouteRates]":
+    """The rates of all routes with requests."""
+    routes: dict[str, RouteRates] = {}
+    for labels, rate in _rates(before, after, seconds):
+        routes.setdefault(labels.route, RouteRates()).add(labels, rate)
+    return routes
+
+
+def route_rows(
+    before: Reading, after: Reading, names: Sequence[str], rates: "Mapping[str, RouteRates]"
+) -> list[RouteRow]:
+    """Rows of some routes. Durations of other routes are not computed."""
+    quantiles = _Quantiles(before.histograms(names), after.histograms(names))
+    return [_row(name, rates.get(name) or RouteRates(), quantiles) for name in names]
+
+
+def _rates(before: Reading, after: Reading, seconds: float) -> Iterator[tuple[Labels, float]]:
+    for labels, number in after.requests.items():
+        yield labels, growth(before.requests.get(labels, 0.0), number) / seconds
+
+
+class RouteRates:
     """The rates of one route per second."""
 
     __slots__ = ("errors", "refused", "requests")
@@ -151,7 +179,7 @@ class _RouteRates:
             self.refused += rate
 
 
-def _row(route: str, rates: _RouteRates, quantiles: "_Quantiles") -> RouteRow:
+def _row(route: str, rates: RouteRates, quantiles: "_Quantiles") -> RouteRow:
     return RouteRow(
         route,
         rates.requests,
@@ -168,21 +196,27 @@ class _Quantiles(NamedTuple):
     after: Mapping[Series, Cumulated]
 
     def of(self, series: Series, share: float) -> float | None:
-        """The quantile as computed by Prometheus' histogram_quantile, which assumes an even distribution in a
-        bucket."""
+        """The quantile of the observations between the readings."""
         before = self.before.get(series, {})
-        buckets = {bound: _growth(before.get(bound, 0.0), value) for bound, value in self.after.get(series, {}).items()}
-        bounds = sorted(buckets)
-        if not bounds or not buckets[bounds[-1]]:
-            return None
-        rank, lower, below = share * buckets[bounds[-1]], 0.0, 0.0
-        for bound in bounds[:-1]:
-            if buckets[bound] >= rank:
-                return lower + (bound - lower) * (rank - below) / (buckets[bound] - below)
-            lower, below = bound, buckets[bound]
-        return lower
+        return quantile(
+            {bound: growth(before.get(bound, 0.0), value) for bound, value in self.after.get(series, {}).items()}, share
+        )
 
 
-def _growth(before: float, now: float) -> float:
+def quantile(buckets: Cumulated, share: float) -> float | None:
+    """The quantile as computed by Prometheus' histogram_quantile, which assumes an even distribution in a bucket; None
+    without observations."""
+    bounds = sorted(buckets)
+    if not bounds or not buckets[bounds[-1]]:
+        return None
+    rank, lower, below = share * buckets[bounds[-1]], 0.0, 0.0
+    for bound in bounds[:-1]:
+        if buckets[bound] >= rank:
+            return lower + (bound - lower) * (rank - below) / (buckets[bound] - below)
+        lower, below = bound, buckets[bound]
+    return lower
+
+
+def growth(before: float, now: float) -> float:
     """The growth of a counter. A smaller value means that the counter restarted at 0 with the gateway."""
     return now - before if now >= before else now

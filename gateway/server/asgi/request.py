@@ -96,8 +96,12 @@ class AsgiRequest:
 
     async def send_refusal(self, refusal: Refusal, send: Send) -> None:
         """Answer with problem+json, or with a page."""
+        if refusal.route is None and self.admission is not None:  # a failed upstream
+            refusal.route = self.admission.route.name
         self.code, self.route = refusal.code, refusal.route or ""
         self.refused = refusal.caller
+        if refusal.route not in self._runtime.refusals.full:
+            self._runtime.refusals.note(refusal, self.request)
         fields, body = self._runtime.refusal_response(refusal, self.request)
         await self.send_answer(refusal.status, fields, body, send)
         if self.admission is None:

@@ -225,10 +225,15 @@ class ResponseWriter:
         if self.status:
             self.abort(refusal.reason)
             return
+        if refusal.route is None and self.admission is not None:  # a failed upstream
+            refusal.route = self.admission.route.name
         self.code = refusal.code
         self.route = refusal.route or ""
         self.refused = refusal.caller
-        fields, body = self.connection.runtime.refusal_response(refusal, self.request)
+        runtime = self.connection.runtime
+        if refusal.route not in runtime.refusals.full:
+            runtime.refusals.note(refusal, self.request)
+        fields, body = runtime.refusal_response(refusal, self.request)
         fields.append((b"date", self.connection.date))
         fields.append((b"content-length", b"%d" % len(body)))
         if self.connection.must_close_after_refusal():

@@ -1,21 +1,17 @@
 """The console: access, contents, and isolation of its cookie."""
 
-import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
 
-from tests.support.chromium import Browser, browsing
 from tests.support.fleet import Fleet
 from tests.support.gateways import unhandled
-from tests.support.processes import PASSWORD, PROJECT, Gateway, free_port
+from tests.support.processes import PASSWORD, Gateway, free_port
 from tests.support.raw import Answer, ask
 from tests.support.small import Start, small, start
-from tests.support.waiting import eventually
 from tests.support.wording import request
 
 __all__ = ["start"]
@@ -42,6 +38,7 @@ def gateway(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     roles = {"admin": ["editor"], "editor": ["user"], "user": []}
     gone = f"http://127.0.0.1:{free_port()}"
     upstreams: dict[str, str | list[str]] = {"web": fleet.urls, "gone": gone, "half": [gone, *fleet.urls]}
+    upstreams["idle"] = fleet.urls
     routes = [{**route, "path": quote(str(route["path"]), safe="/{}*")} for route in ROUTES]
     configuration = small(folder, upstreams, routes=routes, accounts={"default_roles": ["user"]})
     gateway = Gateway("serve", {**configuration, "roles": roles}, folder).start()
@@ -66,7 +63,14 @@ def signed_in(gateway: Gateway, email: str = ADMIN) -> str:
 
 
 def test_a_visitor_without_a_session_gets_only_the_form(gateway: Gateway) -> None:
-    for path in (CONSOLE, f"{CONSOLE}?view=policy", f"{CONSOLE}?view=explain&url=/users/1/x"):
+    for query in (
+        "",
+        "?view=matrix&compare=1",
+        "?view=routes",
+        "?view=route&name=users",
+        "?view=explain&url=/users/1/x",
+    ):
+        path = CONSOLE + query
         for lines in ((), ("Cookie: gateway_console=nonsense",), ("Cookie: gateway_console=a.b.c; x",)):
             answer = gateway.get(path, *lines)
             assert answer.status == 200
@@ -136,7 +140,7 @@ def test_the_console_takes_nothing_but_its_own_cookie(gateway: Gateway) -> None:
     assert gateway.get("/auth/me", f"Authorization: Bearer {key}").status == 200, "from here on it is remembered"
     assert gateway.get("/auth/users", f"Authorization: Bearer {key}").status == 403
     for credential in (key, admin.line.decode().partition("Bearer ")[2]):
-        assert b"Sign out" not in gateway.get(f"{CONSOLE}?view=policy", f"Cookie: gateway_console={credential}").body
+        assert b"Sign out" not in gateway.get(f"{CONSOLE}?view=matrix", f"Cookie: gateway_console={credential}").body
 
 
 @pytest.mark.parametrize(
@@ -219,27 +223,58 @@ def test_it_shows_recent_requests(gateway: Gateway) -> None:
     for path in ("/web/x", "/users/1/x", "/gone/x", "/half/x") * 10:
         gateway.get(path)
     page = gateway.get(CONSOLE, cookie).body.decode()
-    assert "/web/**" in page
-    assert "token_missing" in gateway.get(CONSOLE, cookie).body.decode() or "token_missing" in page
-    for state in ("ejected", "failing"):
-        assert f'<span class="bad">{state}</span>' in page
+    for state in ("✓ up", "✕ ejected", "✕ failing", "– not contacted yet"):
+        assert f">{state}</span>" in page
+    assert "401 token_missing" in page and "502 upstream_unreachable" in page
+    assert gateway.process is not None
+    assert f"Process {gateway.process.pid}" in page
+    routes = gateway.get(f"{CONSOLE}?view=routes", cookie).body.decode()
+    assert "/web/**" in routes and "/users/{id}/**" in routes
+    route = gateway.get(f"{CONSOLE}?{urlencode({'view': 'route', 'name': '/gone/**'})}", cookie).body.decode()
+    assert "502 upstream_unreachable" in route, "a failure of an upstream belongs to the route"
+
+
+def test_under_another_server_a_failed_upstream_belongs_to_its_route_too(start: Start) -> None:
+    gateway = start({"gone": f"http://127.0.0.1:{free_port()}"}, "asgi")
+    gateway.command("users", "create", ADMIN, "--role", "admin", "--password-stdin", input=f"{PASSWORD}\n")
+    cookie = signed_in(gateway)
+    assert gateway.get("/gone/x").status == 502
+    for path in ("", f"?{urlencode({'view': 'route', 'name': '/gone/**'})}"):
+        assert "502 upstream_unreachable" in gateway.get(CONSOLE + path, cookie).body.decode()
+
+
+def test_the_overview_leaves_its_own_requests_out(start: Start, fleet: Fleet) -> None:
+    gateway = start({"web": fleet.urls})
+    gateway.command("users", "create", ADMIN, "--role", "admin", "--password-stdin", input=f"{PASSWORD}\n")
+    cookie = signed_in(gateway)
+    for _ in range(5):
+        gateway.get(CONSOLE, cookie)
+    gateway.get("/web/x")
+    page = gateway.get(CONSOLE, cookie).body.decode()
+    assert "<small>1 in 15 min</small>" in page
 
 
 def test_it_shows_the_policy_and_why(gateway: Gateway) -> None:
     cookie = signed_in(gateway)
-    policy = gateway.get(f"{CONSOLE}?view=policy", cookie).body.decode()
+    policy = gateway.get(f"{CONSOLE}?view=matrix", cookie).body.decode()
     assert "/users/{id}/**" in policy
-    assert '<span class="some">own</span>' in policy
+    assert '<td class="m-part">◐ own</td>' in policy
     assert "<script>" not in policy and "<img" not in policy
+    compared = gateway.get(f"{CONSOLE}?view=matrix&compare=1", cookie).body.decode()
+    assert "Nothing about access, routes or upstreams" in compared
+    route = gateway.get(f"{CONSOLE}?view=route&name=users", cookie).body.decode()
+    assert "role editor, or the user {id}" in route
+    assert "There is no file" in route and "gateway test" in route
 
     def explained(**asked: str) -> str:
         return gateway.get(f"{CONSOLE}?{urlencode({'view': 'explain', **asked})}", cookie).body.decode()
 
-    assert "<b>refused</b> 401 <code>token_missing</code>" in explained(url="/users/1/x", caller="anonymous")
-    assert "<b>refused</b> 403 <code>forbidden</code>" in explained(url="/users/1/x")
-    assert "<b>allowed</b>" in explained(url="/users/1/x", roles="admin")
-    assert "<b>allowed</b>" in explained(url="/users/1/x", id="1")
-    assert "<b>refused</b> 400 <code>bad_path</code>" in explained(url="/users/../x")
+    refused, allowed = '<span class="tag bad">✕ refused</span>', '<span class="tag good">✓ allowed</span>'
+    assert f"{refused} 401 <code>token_missing</code>" in explained(url="/users/1/x", caller="anonymous")
+    assert f"{refused} 403 <code>forbidden</code>" in explained(url="/users/1/x")
+    assert allowed in explained(url="/users/1/x", roles="admin")
+    assert allowed in explained(url="/users/1/x", id="1")
+    assert f"{refused} 400 <code>bad_path</code>" in explained(url="/users/../x")
     assert 'role="alert"' in explained(url="nonsense")
     nasty = explained(url='/"><script>alert(3)</script>', method='"><script>', roles="<script>", id="<script>")
     assert "<script>" not in nasty
@@ -250,36 +285,3 @@ def test_with_a_port_for_operations_it_stands_there(start: Start, fleet: Fleet) 
     assert gateway.get(CONSOLE).refused() == (404, "no_route")
     assert gateway.operations is not None
     assert b'type="password"' in ask(gateway.operations, request(CONSOLE)).body
-
-
-def test_a_browser_signs_in_looks_and_signs_out(gateway: Gateway, tmp_path: Path) -> None:
-    address = f"http://127.0.0.1:{gateway.address[1]}{CONSOLE}"
-    with browsing(tmp_path / "profile") as browser:
-        browser.go(address)
-        browser.submit(username=ADMIN, password="wrong password")
-        assert "Invalid email or password" in browser.text()
-        browser.submit(username=ADMIN, password=PASSWORD)
-        eventually(lambda: "Sign out" in browser.text(), timeout=10, every=0.1)
-        (cookie,) = browser.cookies()
-        assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", CONSOLE)
-        assert browser.run("document.cookie") == ""
-        assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "flex", "the style is applied"
-        for view in ("now", "policy", "explain"):
-            browser.go(f"{address}?view={view}")
-            _shown(browser, view)
-        browser.submit(method="GET", url="/users/1/x", roles="user")
-        assert "forbidden" in browser.text()
-        _shown(browser, "explain")
-        browser.run("document.querySelector('header button').click()")
-        eventually(lambda: "For administrators" in browser.text(), timeout=10, every=0.1)
-        assert browser.cookies() == []
-        broken = [told for told in browser.complaints if "Content Security Policy" in told]
-        assert broken == []
-
-
-def _shown(browser: Browser, view: str) -> None:
-    """Take a screenshot for the documentation if requested."""
-    if "GATEWAY_SCREENSHOTS" in os.environ:
-        folder = PROJECT / "docs/images"
-        folder.mkdir(exist_ok=True)
-        browser.screenshot(folder / f"console-{view}.png")
