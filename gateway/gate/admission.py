@@ -9,7 +9,7 @@ from gateway.policy.cors import without_cors
 from gateway.policy.rewrite import sent_path
 from gateway.policy.route import Route
 from gateway.wire.addresses import TrustedProxies
-from gateway.wire.fields import Field, RequestFields
+from gateway.wire.fields import Action, Field, HeadShape, RequestFields
 from gateway.wire.forwarded import client_address
 from gateway.wire.paths import RequestTarget
 from gateway.wire.request_ids import acceptable_request_id
@@ -17,6 +17,7 @@ from gateway.wire.request_ids import acceptable_request_id
 D = TypeVar("D")
 
 _LONGEST_ORIGIN: Final = 512  # In bytes.
+_ORIGINS: Final = tuple([HeadShape((b"origin",) * count, (Action.KEEP,) * count) for count in range(3)])
 _HTTP_SCHEMES: Final = {"ws": "http", "wss": "https"}
 # Clients choose their addresses where an ASGI server believes their X-Forwarded-For.
 _MOST_PEERS: Final = 1024
@@ -30,9 +31,10 @@ class Peer:
     scheme: the scheme of the connection.
     trusted: whether the peer is a proxy whose X-Forwarded-* fields are trusted.
     forwarded: the forwarding fields sent to an upstream for an untrusted peer.
+    host: the last Host that an untrusted peer sent, with all of its forwarding fields in `host_lines`.
     """
 
-    __slots__ = ("address", "forwarded", "proxies", "scheme", "trusted")
+    __slots__ = ("address", "forwarded", "host", "host_lines", "proxies", "scheme", "trusted")
 
     def __init__(self, address: str, scheme: str, proxies: TrustedProxies) -> None:
         self.address = address
@@ -43,6 +45,8 @@ class Peer:
             address.encode("ascii", "replace"),
             scheme.encode("ascii"),
         )
+        self.host: bytes | None = None
+        self.host_lines = b""
 
 
 class Peers:
@@ -110,11 +114,9 @@ class RequestHead:
     def keep_for_log(self) -> None:
         """Drop the fields that only the decision and the upstream need. Event streams last for hours, and a head can be
         250 KB of objects."""
-        kept = RequestFields()
         # A reload rechecks the origin of a WebSocket. Origins in `cors` are never longer.
-        kept.kept = [(name, value[:_LONGEST_ORIGIN]) for name, value in self.fields.kept if name.lower() == b"origin"][
-            :2
-        ]
+        origins = [value[:_LONGEST_ORIGIN] for name, value in self.fields.kept if name.lower() == b"origin"][:2]
+        kept = RequestFields(_ORIGINS[len(origins)], tuple(origins))
         kept.request_id, kept.canonical_host = self.fields.request_id, self.fields.canonical_host
         if self.peer.trusted and self.fields.forwarded_for:
             kept.forwarded_for = self.client.encode("ascii")

@@ -65,7 +65,7 @@ class UpstreamRequest:
 
 
 # Options of Connection that name no field to drop.
-_PLAIN_CONNECTION: Final = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"Close"))
+_PLAIN_CONNECTION: Final = frozenset((None, b"keep-alive", b"Keep-Alive", b"close", b"Close"))
 _NAMEABLE: Final = (Action.KEEP, Action.AUTHORIZATION, Action.FORWARDING, Action.CONDITIONAL, Action.COOKIE)
 _CONNECTION_OPTIONS: Final = frozenset((b"keep-alive", b"close", b"upgrade", b"te"))
 # RFC 9110 7.6.3: the protocol version of the client's request. 2 stands for newer versions of an ASGI server too.
@@ -228,19 +228,35 @@ def _credential_lines(admission: Admission, plan: ForwardPlan) -> bytes:
 def _caller_lines(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> bytes:
     """Return the lines of the client's end-to-end fields. They are cached with the fields, so a repeated header block
     costs nothing. Requests with a trace of their own are not cached."""
-    kept = _end_to_end(request, plan, rules)
-    if request.websocket:
-        kept = without_credential(kept)
-    if request.trace is not None:
-        return _lines(request.trace.sent_on(kept))
-    lines = _lines(kept)
-    if request.fields.conditional or len(lines) > REMEMBERED_SIZE:
-        return lines  # the lines differ by upstream and method, or no other request repeats them
-    if plan.passes_credentials:
-        request.fields.sent_with_credentials = lines
+    fields = request.fields
+    if fields.connection in _PLAIN_CONNECTION and not _is_exceptional(request, plan):
+        lines = fields.shape.kept.lines(fields.values)
     else:
-        request.fields.sent = lines
+        kept = _end_to_end(request, plan, rules)
+        if request.websocket:
+            kept = without_credential(kept)
+        if request.trace is not None:
+            return _lines(request.trace.sent_on(kept))
+        lines = _lines(kept)
+        if fields.shape.has_conditional:
+            return lines  # they differ by upstream and method
+    if len(lines) > REMEMBERED_SIZE:
+        return lines  # no other request repeats them
+    if plan.passes_credentials:
+        fields.sent_with_credentials = lines
+    else:
+        fields.sent = lines
     return lines
+
+
+def _is_exceptional(request: RequestHead, plan: ForwardPlan) -> bool:
+    """Return whether other fields are forwarded than those that every route forwards for every peer."""
+    shape = request.fields.shape
+    if plan.passes_credentials and Action.AUTHORIZATION in shape.apart:
+        return True
+    if request.peer.trusted and Action.FORWARDING in shape.apart:
+        return True
+    return shape.has_conditional or request.websocket or request.trace is not None
 
 
 def _lines(fields: Iterable[Field]) -> bytes:
@@ -263,12 +279,8 @@ def _framing_lines(request: RequestHead, length: int | None) -> bytes:
 
 
 def _end_to_end(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> list[Field]:
-    """Return the client's fields to forward. The common request needs no exceptions and no copy."""
-    fields = request.fields
-    kept = fields.kept
-    if plan.passes_credentials or fields.conditional or request.peer.trusted:
-        kept = _with_those_apart(request, plan)
-    connection = fields.connection
+    """Return the client's fields to forward, in their order."""
+    kept, connection = _with_those_apart(request, plan), request.fields.connection
     if connection is not None and connection not in _PLAIN_CONNECTION:
         kept = _without_named(kept, connection, rules)
     return kept
@@ -281,7 +293,7 @@ def _with_those_apart(request: RequestHead, plan: ForwardPlan) -> list[Field]:
     apart = [*fields.credentials] if plan.passes_credentials else []
     if request.peer.trusted:
         apart += fields.forwarding
-    if fields.conditional:
+    if fields.shape.has_conditional:
         apart += max_forwards.sent_on(request.method, fields)
         if plan.method_override:
             apart += [placed for placed in fields.conditional if placed[1][0].lower() != MAX_FORWARDS]
@@ -305,17 +317,16 @@ def _without_named(kept: list[Field], connection: bytes, rules: FieldRules) -> l
 def _forwarding_lines(request: RequestHead, plan: ForwardPlan) -> bytes:
     """Return X-Request-Id, X-Forwarded-* and Via. The client's fields of these names were dropped when its head was
     read."""
-    fields = request.fields
-    forwarded = fields.forwarded_lines
-    if forwarded is None or plan.prefix:
-        host, peer = fields.host, request.peer
+    host, peer = request.fields.host, request.peer
+    if host is None or host != peer.host or plan.prefix:
         if host is None or peer.trusted or plan.prefix:
             return _appended_lines(request, plan)
-        port = host.rpartition(b":")[2]  # inlined `_port`, to save a call
-        if not port.isdigit():
-            port = _default_port(peer.scheme)
-        forwarded = fields.forwarded_lines = peer.forwarded + _HOST_LINES % (host, port)
-    return b"X-Request-Id: %b\r\n%bVia: %b gateway\r\n" % (request.request_id, forwarded, _VERSIONS[request.minor])
+        peer.host, peer.host_lines = host, peer.forwarded + _HOST_LINES % (host, _port(host, peer.scheme))
+    return b"X-Request-Id: %b\r\n%bVia: %b gateway\r\n" % (
+        request.request_id,
+        peer.host_lines,
+        _VERSIONS[request.minor],
+    )
 
 
 def _appended_lines(request: RequestHead, plan: ForwardPlan) -> bytes:

@@ -101,7 +101,7 @@ class Proxy:
         time. Raises Refusal if the request must not be sent."""
         plan, engine = self._plans[admission.route]
         request = admission.request
-        if request.fields.conditional and _is_final_recipient(request):
+        if request.fields.shape.has_conditional and _is_final_recipient(request):
             return FinalRecipient(admission, downstream, loop=self._loop, date=self._ticker.date)
         if request.websocket:
             return engine.open(websocket_request(admission, plan, self._rules), downstream, now)

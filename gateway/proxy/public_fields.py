@@ -40,7 +40,9 @@ def passed_on(
 ) -> tuple[Sequence[Field], bytes | None]:
     """Return the fields of a head for the client, and their serialized form if they go on as they came."""
     fields, serialized = head.dated(date)
-    if head.has_addresses or (head.has_cookies and request.plan is not None and request.plan.changes_cookies):
+    if head.shape.has_addresses or (
+        head.shape.has_cookies and request.plan is not None and request.plan.changes_cookies
+    ):
         return public_fields(fields, request, target), None
     return fields, serialized
 

@@ -11,7 +11,8 @@ from http import HTTPStatus
 from typing import Final, TypeVar
 
 from gateway.proxy.interfaces import Field
-from gateway.wire.fields import list_members
+from gateway.wire.fields import REMEMBERED_SIZE, list_members
+from gateway.wire.head_template import KNOWN_HEADS, HeadTemplate, Names, Values, is_memorable, picker
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -27,6 +28,10 @@ _UPGRADE: Final = 7
 _KEEP_ALIVE: Final = 8
 _ADDRESS: Final = 9
 _COOKIE: Final = 10
+
+_NOT_KEPT: Final = frozenset((_DROP, _CONNECTION, _CODING, _UPGRADE, _KEEP_ALIVE))
+_NOT_PLAIN: Final = frozenset((_ADDRESS, _COOKIE, _KEEP_ALIVE))
+_UNUSUAL: Final = frozenset((_CODING, _UPGRADE, _KEEP_ALIVE))
 
 _SPECIAL: Final[dict[bytes, int]] = {
     b"connection": _CONNECTION,
@@ -57,7 +62,7 @@ _NOT_AS_TRAILER: Final = frozenset(
         b"cache-control",
     )
 )
-_KEPT_OPEN: Final = (None, [b"keep-alive"], [b"Keep-Alive"])
+_KEPT_OPEN: Final = (None, b"keep-alive", b"Keep-Alive")
 _NOT_NAMED: Final = frozenset((b"close", b"keep-alive", b"content-length"))
 # RFC 9112 6.3 and RFC 9110 15.3.6: these have no content, even if their fields announce some.
 _WITHOUT_CONTENT: Final = frozenset((204, 205, 304))
@@ -70,18 +75,19 @@ _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)++")
 _BARE_LINE_END: Final = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
 # RFC 9112 4
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*+))?")
-# RFC 9110 5.6.2: a name is a token. RFC 9110 5.5: a value contains no control characters.
-_FIELD_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):([\t -~\x80-\xff]*+)")
+# RFC 9110 5.6.2: a name is a token. The expression splits a head into its status line, and names and values in turn.
+_NAMES: Final = re.compile(rb"\r\n([!#$%&'*+\-.^_`|~0-9A-Za-z]++):")
+# RFC 9110 5.5: a value contains no control characters. A line that is no field line stays in the value before it, with
+# its CR.
+_IN_VALUES: Final = bytes([byte for byte in range(256) if byte == 9 or (byte >= 32 and byte != 127)])
 
-# A cache of lines, because most lines of a response equal those of the last one. Upstreams choose them, so both their
-# number and their size are bounded.
+# Upstreams choose status lines and names, so both the number and the size of those that are remembered are bounded.
 _MOST_REMEMBERED: Final = 1024
 _LONGEST_REMEMBERED: Final = 128
 _LONGEST_REASON: Final = 64
 # The minor version, the status, the reason, and the line for the client.
 STATUS_LINES: Final[dict[bytes, tuple[int, int, bytes, bytes]]] = {}
-# The action, the field, and the line for the client.
-FIELD_LINES: Final[dict[bytes, tuple[int, Field, bytes]]] = {}
+SHAPES: Final[dict[Names, "ResponseShape"]] = {}
 _SENT_STATUS_LINES: Final[dict[tuple[int, bytes], bytes]] = {}
 
 
@@ -93,6 +99,56 @@ class NotHttp(ResponseFault):
     """The bytes are not a response of HTTP/1.1 or HTTP/1.0, so the target is not an HTTP server."""
 
 
+class ResponseShape:
+    """The treatment of all heads with these field names in this order: see `gateway/wire/head_template.py`.
+
+    `length` and `type` are the indexes of Content-Length and Content-Type, `connection` picks the values of Connection;
+    None without these fields. `unusual` are the actions and indexes of further fields that the gateway reads. `kept`
+    are the fields for the client. `has_addresses` is true for fields that can name the target, `has_cookies` for
+    Set-Cookie, `is_plain` without both and without Keep-Alive.
+    """
+
+    __slots__ = (
+        "connection",
+        "has_addresses",
+        "has_cookies",
+        "has_date",
+        "is_plain",
+        "is_remembered",
+        "kept",
+        "length",
+        "type",
+        "unusual",
+    )
+
+    def __init__(self, names: Names) -> None:
+        actions = [_SPECIAL.get(name.lower(), _KEEP) for name in names]
+        self.kept = HeadTemplate(names, [index for index, action in enumerate(actions) if action not in _NOT_KEPT])
+        self.has_date = _DATE in actions
+        self.has_addresses = _ADDRESS in actions
+        self.has_cookies = _COOKIE in actions
+        self.is_plain = _NOT_PLAIN.isdisjoint(actions)
+        self.is_remembered = is_memorable(names)
+        last = {action: index for index, action in enumerate(actions)}
+        self.length, self.type = last.get(_LENGTH), last.get(_TYPE)
+        connections = [index for index, action in enumerate(actions) if action == _CONNECTION]
+        self.connection = picker(connections) if connections else None
+        self.unusual = [
+            (action, index)
+            for index, action in enumerate(actions)
+            if action in _UNUSUAL or (action == _LENGTH and index != self.length)
+        ]
+
+
+def _shape_of(names: Names) -> ResponseShape:
+    shape = ResponseShape(names)
+    if shape.is_remembered:
+        if len(SHAPES) >= KNOWN_HEADS:
+            SHAPES.clear()
+        SHAPES[names] = shape
+    return shape
+
+
 class ResponseHead:
     """One head. It does not change after it has been read, so responses with the same head can share it.
 
@@ -100,9 +156,9 @@ class ResponseHead:
     fields, without the empty line. `length` is the value of Content-Length, None where the field is missing or means
     nothing. `has_content` is false where the status alone rules content out, `announces_content` is true where the
     framing promises some. `keeps_alive` tells whether the connection persists after this response (RFC 9112 9.3),
-    `keep_alive` is the value of Keep-Alive. `has_addresses` is true for fields that can name the target, `has_cookies`
-    for Set-Cookie. `plain_length` is the length of the body in the common case, on a persistent connection, with a
-    Date, without Keep-Alive, addresses and cookies, and no event stream; else 0.
+    `keep_alive` is the value of Keep-Alive. `plain_length` is the length of the body in the common case, on a
+    persistent connection, with a Date, without Keep-Alive, addresses and cookies, and no event stream; else 0.
+    `is_repeatable`: the head is small enough for a connection to keep it, and to compare the next one with it.
     """
 
     length: int | None = None
@@ -110,41 +166,38 @@ class ResponseHead:
     chunked = False
     has_content = True
     event_stream = False
-    has_date = False
-    has_addresses = False
-    has_cookies = False
-    _connection_lines: list[bytes] | None = None
     upgrade: bytes | None = None
     keep_alive: bytes | None = None
+    _connection: bytes | None = None
 
     def __init__(self, block: bytes) -> None:
-        lines = block.split(b"\r\n")
-        first = lines[0]
         self.block = block
-        self.minor, self.status, self.reason, sent = STATUS_LINES.get(first) or _read_status_line(first)
-        self.fields: list[Field] = []
-        self._lines = [sent]
-        self._sort(lines)
-        if self.chunked:
-            self._check_chunked()
+        parts = _NAMES.split(block[: -len(_END)])
+        first, names, received = parts[0], tuple(parts[1::2]), parts[2::2]
+        self.minor, self.status, self.reason, self._status_line = STATUS_LINES.get(first) or _read_status_line(first)
+        odd = b"".join(received).translate(None, _IN_VALUES)
+        if odd:
+            raise ResponseFault(f"a line that is not a field line, with {odd[:40]!r}")
+        shape = SHAPES.get(names) or _shape_of(names)
+        values = tuple(map(bytes.strip, received))
+        self.shape = shape
+        self.has_date = shape.has_date
+        self.fields = shape.kept.fields(values)
+        self.serialized = self._status_line + shape.kept.lines(values)
+        self._read(shape, values)
         self.announces_content = self.chunked or bool(self.length)
         if self.status < 200:
             self._check_interim()
         elif self.status in _WITHOUT_CONTENT:
             self._rule_out_content()
         self.keeps_alive = self.minor == 1
-        if self._connection_lines not in _KEPT_OPEN or not self.minor:
+        if self._connection not in _KEPT_OPEN or not self.minor:
             self._read_options()
         if self.status == 413:
             self.keeps_alive = False  # RFC 9110 15.5.14: the server can close the connection, announced or not
-        if self.keeps_alive and self.has_date and not self._is_special:
+        self.is_repeatable = shape.is_remembered and len(block) <= REMEMBERED_SIZE and not self.event_stream
+        if shape.is_plain and self.has_date and self.keeps_alive and self.has_content and not self.event_stream:
             self.plain_length = self.length or 0
-        self.serialized = b"".join(self._lines)
-
-    @property
-    def _is_special(self) -> bool:
-        is_rewritten = self.has_addresses or self.has_cookies
-        return is_rewritten or self.event_stream or not self.has_content or self.keep_alive is not None
 
     def dated(self, now: bytes) -> tuple[Sequence[Field], bytes]:
         """Return `fields` and `serialized`, with a Date if there is none (RFC 9110 6.6.1)."""
@@ -155,55 +208,36 @@ class ResponseHead:
     @property
     def options(self) -> set[bytes]:
         """The options of Connection, in lower case."""
-        return set(list_members(b",".join(self._connection_lines or ())))
+        return set(list_members(self._connection or b""))
 
-    def _sort(self, lines: list[bytes]) -> None:
-        fields, sent = self.fields, self._lines
-        for line in lines[1:-2]:
-            action, field, sent_line = FIELD_LINES.get(line) or _read_field_line(line)
-            if action != _KEEP:
-                if action == _DATE:
-                    self.has_date = True
-                elif not self._read(action, field[1]):
-                    continue
-            fields.append(field)
-            sent.append(sent_line)
+    def _read(self, shape: ResponseShape, values: Values) -> None:
+        """Read the fields with a meaning for the gateway."""
+        if shape.length is not None:
+            length = values[shape.length]
+            if not length.isdigit() or len(length) > 18:
+                raise ResponseFault("an odd Content-Length")
+            self.length = int(length)
+        if shape.type is not None:
+            self.event_stream = values[shape.type][:17].lower() == b"text/event-stream"
+        if shape.connection is not None:
+            self._connection = b",".join(shape.connection(values))
+        for action, index in shape.unusual:
+            self._read_unusual(action, values[index])
+        if self.chunked:
+            self._check_chunked()
 
-    def _read(self, action: int, value: bytes) -> bool:
-        """Read a field with a meaning for the gateway. Return whether it is passed on."""
+    def _read_unusual(self, action: int, value: bytes) -> None:
         if action == _LENGTH:
-            if self.length is not None or not value.isdigit() or len(value) > 18:
-                raise ResponseFault("an odd or repeated Content-Length")
-            self.length = int(value)
-            return True
-        if action == _TYPE:
-            self.event_stream = value[:17].lower() == b"text/event-stream"
-            return True
-        if action == _COOKIE:
-            self.has_cookies = True
-            return True
-        if action == _ADDRESS:
-            self.has_addresses = True
-            return True
-        if action == _CONNECTION:
-            if self._connection_lines is None:
-                self._connection_lines = [value]
-            else:
-                self._connection_lines.append(value)
-        elif action == _UPGRADE:
+            raise ResponseFault("a repeated Content-Length")
+        if action == _UPGRADE:
             self.upgrade = value if self.upgrade is None else b""  # the gateway asks for one protocol only
         elif action == _KEEP_ALIVE:
             self.keep_alive = value
-        elif action == _CODING:
-            self._read_coding(value)
-        return False
-
-    def _read_coding(self, value: bytes) -> None:
-        """Refuse transfer codings other than a plain `chunked`, whose framing readers understand differently (RFC 9112
-        6.1)."""
-        if self.chunked or value.lower() != b"chunked":
+        elif value.lower() != b"chunked" or self.chunked:
+            # Readers understand the framing of other codings differently (RFC 9112 6.1).
             raise ResponseFault("a Transfer-Encoding other than chunked")
-        self.chunked = True
+        else:
+            self.chunked = True
 
     def _check_chunked(self) -> None:
         if not self.minor:
@@ -242,10 +276,8 @@ class ResponseHead:
             self._drop({b"content-length"})
 
     def _drop(self, names: set[bytes]) -> None:
-        first, *lines = self._lines
-        kept = [pair for pair in zip(self.fields, lines, strict=True) if pair[0][0].lower() not in names]
-        self.fields = [field for field, _ in kept]
-        self._lines = [first, *(line for _, line in kept)]
+        self.fields = [field for field in self.fields if field[0].lower() not in names]
+        self.serialized = self._status_line + b"".join([b"%b: %b\r\n" % field for field in self.fields])
 
 
 class ResponseHeadReader:
@@ -265,9 +297,21 @@ class ResponseHeadReader:
         self.begun = False
         self.rest = b""
 
+    def restart(self) -> None:
+        """Expect the next response."""
+        self.begun = False
+        self._interims = self._spent = 0
+
     def read(self, data: bytes) -> ResponseHead | None:
         """Add the next bytes, and return the next head or None while it is incomplete. Raises ResponseFault."""
         self.begun = True
+        end = -1 if self._buffer or data[:1] == b"\r" else data.find(_END)
+        if end < 0:
+            return self._read_further(data)
+        return self._head(data, end + len(_END))
+
+    def _read_further(self, data: bytes) -> ResponseHead | None:
+        """Add bytes of a head that comes in several reads, or after empty lines."""
         buffer: bytes | bytearray = data
         searched = 0
         if self._buffer:
@@ -282,11 +326,14 @@ class ResponseHeadReader:
             if buffer is not self._buffer:
                 self._buffer = bytearray(buffer)
             return None
+        self._buffer = bytearray()
+        return self._head(bytes(buffer), end)
+
+    def _head(self, data: bytes, end: int) -> ResponseHead:
         if end > self._limit:
             raise ResponseFault(f"a head of more than {self._limit} bytes")
-        head = ResponseHead(bytes(buffer[:end]))
-        self.rest = bytes(buffer[end:])
-        self._buffer = bytearray()
+        head = ResponseHead(data[:end])
+        self.rest = data[end:]
         if head.status < 200:
             self._count_interim(end)
         return head
@@ -348,18 +395,6 @@ def _read_status_line(line: bytes) -> tuple[int, int, bytes, bytes]:
     read = int(match[1]), status, reason, status_line(status, reason)
     if len(line) <= _LONGEST_REMEMBERED:
         _remember(STATUS_LINES, line, read)
-    return read
-
-
-def _read_field_line(line: bytes) -> tuple[int, Field, bytes]:
-    """Return an entry for FIELD_LINES."""
-    match = _FIELD_LINE.fullmatch(line)
-    if match is None:
-        raise ResponseFault(f"not a field line: {line[:40]!r}")
-    name, value = match[1], match[2].strip(b" \t")
-    read = _SPECIAL.get(name.lower(), _KEEP), (name, value), b"%b: %b\r\n" % (name, value)
-    if len(line) <= _LONGEST_REMEMBERED:
-        _remember(FIELD_LINES, line, read)
     return read
 
 

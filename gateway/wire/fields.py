@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from gateway.wire.cookies import OwnCookies
+from gateway.wire.head_template import KNOWN_HEADS, HeadTemplate, Names, Picker, Values, is_memorable, picker
 
 Field = tuple[bytes, bytes]
 Placed = tuple[int, Field]  # A field, and its index in `kept`.
@@ -20,7 +21,6 @@ LONGEST_KNOWN_SPELLING: Final = 64  # In bytes. A longer name is classified on e
 # A connection caches its last head up to this size: 31 KB of short fields are 250 KB of objects.
 REMEMBERED_SIZE: Final = 2048  # In bytes.
 REMEMBERED_FIELDS: Final = 32
-_SPACE: Final = frozenset((b" ", b"\t"))  # RFC 9110 5.5: not part of a value, but llhttp keeps it at the end.
 _FOLD: Final = bytes(ord(chr(byte).lower()) if byte < 128 and chr(byte).isalnum() else ord("-") for byte in range(256))
 
 
@@ -69,8 +69,6 @@ MAX_FORWARDS: Final = b"max-forwards"
 # CGI programs receive `Proxy` as HTTP_PROXY, which HTTP clients use as their proxy (httpoxy, CVE-2016-5385).
 NEVER_SENT_ON: Final = HOP_BY_HOP | {b"proxy"}
 METHOD_OVERRIDES: Final = frozenset((b"x-http-method-override", b"x-http-method", b"x-method-override"))
-_HOST: Final = Action.HOST  # Most requests have these two, so they are checked first.
-_AUTHORIZATION: Final = Action.AUTHORIZATION
 
 _SPECIAL: Final[dict[bytes, int]] = {
     **dict.fromkeys(NEVER_SENT_ON, Action.DROP),
@@ -115,6 +113,26 @@ FORWARDING_NAMES: Final = frozenset(
 FORWARDING_PREFIXES: Final = (b"x-forwarded-", b"x-original-")
 
 
+_APART: Final = frozenset((Action.AUTHORIZATION, Action.FORWARDING, Action.CONDITIONAL))
+_ATTRIBUTE: Final[dict[int, str]] = {
+    Action.HOST: "host",
+    Action.AUTHORIZATION: "authorization",
+    Action.REQUEST_ID: "request_id",
+    Action.CONNECTION: "connection",
+    Action.FORWARDED_FOR: "forwarded_for",
+    Action.FORWARDED_PROTO: "forwarded_proto",
+    Action.FORWARDED_HOST: "forwarded_host",
+    Action.FORWARDED_PORT: "forwarded_port",
+    Action.FORWARDED_PREFIX: "forwarded_prefix",
+    Action.CONTENT_LENGTH: "content_length",
+    Action.TRANSFER_ENCODING: "transfer_encoding",
+    Action.UPGRADE: "upgrade",
+    Action.EXPECT: "expect",
+    Action.TE: "te",
+}
+_LAST_COUNTS: Final = ("host", "authorization")  # Requests with several of these are refused.
+
+
 def fold(name: bytes) -> bytes:
     """The name as CGI upstreams compare it: lower case, everything except letters and digits replaced by `-`."""
     return name.translate(_FOLD)
@@ -126,21 +144,71 @@ def is_forwarding(name: bytes) -> bool:
     return folded in FORWARDING_NAMES or folded.startswith(FORWARDING_PREFIXES)
 
 
+class HeadShape:
+    """The treatment of all heads with these field names in this order.
+
+    Clients send the same names again and again, with other values. A name is therefore classified when its head has a
+    new shape, and the cost of all further heads does not depend on the number of their fields.
+
+    `single` are the attributes of RequestFields that have the value of one field, `lists` those that join several.
+    `apart` are the fields of a kind that is forwarded depending on route, peer or method. `cookies` are the indexes of
+    fields that can contain own cookies. `is_unframed` is false for fields that announce a body or another protocol.
+    """
+
+    __slots__ = (
+        "apart",
+        "authorizations",
+        "cookies",
+        "has_conditional",
+        "hosts",
+        "is_unframed",
+        "kept",
+        "lists",
+        "names",
+        "single",
+        "without_cookie",
+    )
+
+    def __init__(self, names: Names, actions: Sequence[int]) -> None:
+        self.names = names
+        kept: list[int] = []
+        read: dict[str, list[int]] = {}
+        apart: dict[int, list[tuple[int, int]]] = {}
+        for index, action in enumerate(actions):
+            if action in (Action.KEEP, Action.COOKIE):
+                kept.append(index)
+            if action in _ATTRIBUTE:
+                read.setdefault(_ATTRIBUTE[action], []).append(index)
+            if action in _APART:
+                apart.setdefault(action, []).append((len(kept), index))
+        self.cookies = tuple(index for index, action in enumerate(actions) if action == Action.COOKIE)
+        self.hosts, self.authorizations = len(read.get("host", ())), len(read.get("authorization", ()))
+        if len(read.get("request_id", ())) > 1:  # Two ids are ambiguous: neither counts, and a new one is generated.
+            read["request_id"] = []
+        self.single = tuple((name, at[-1]) for name, at in read.items() if len(at) == 1 or name in _LAST_COUNTS)
+        self.lists = tuple((name, at) for name, at in read.items() if len(at) != 1 and name not in _LAST_COUNTS)
+        self.apart = apart
+        self.has_conditional = Action.CONDITIONAL in apart
+        self.is_unframed = read.keys().isdisjoint(("content_length", "transfer_encoding", "upgrade"))
+        self.kept = HeadTemplate(names, kept)
+        self.without_cookie: tuple[HeadShape, Picker] | None = None  # the shape of the other fields, and their values
+
+    def placed(self, action: int, values: Values) -> list[Placed]:
+        """The fields of a kind that is kept apart."""
+        return [(position, (self.names[index], values[index])) for position, index in self.apart.get(action, ())]
+
+
 class RequestFields:
     """The classified fields of one request head: fields to forward, in order, and values for the gateway.
 
     `session_cookie` is the value of the session cookie, None if `session_cookies` of this name were sent and that is
-    not one. `credentials` are the Authorization fields with their positions in `kept`, for routes that forward them;
-    `authorization` is the value of the last one. `forwarding` are fields that a trusted proxy can set, `conditional`
-    fields that depend on upstream and method, both with positions. Most requests have few of these, so defaults are
-    class attributes.
+    not one. `hosts` and `authorizations` count the fields of these names; `host` and `authorization` are the values of
+    the last ones. A value that several fields state is joined to a list. Most requests have few of these, so defaults
+    are class attributes.
     """
 
     host: bytes | None = None
-    hosts = 0
     authorization: bytes | None = None
-    authorizations = 0
-    credentials: Sequence[Placed] = ()
     session_cookie: bytes | None = None
     session_cookies = 0
     connection: bytes | None = None
@@ -150,8 +218,6 @@ class RequestFields:
     forwarded_host: bytes | None = None
     forwarded_port: bytes | None = None
     forwarded_prefix: bytes | None = None
-    forwarding: Sequence[Placed] = ()
-    conditional: Sequence[Placed] = ()
     content_length: bytes | None = None
     transfer_encoding: bytes | None = None
     upgrade: bytes | None = None
@@ -163,14 +229,39 @@ class RequestFields:
     # Serialized fields to forward, without and with credentials.
     sent: bytes | None = None
     sent_with_credentials: bytes | None = None
-    forwarded_lines: bytes | None = None
+    _kept: list[Field] | None = None
 
-    def __init__(self) -> None:
-        self.kept: list[Field] = []
+    def __init__(self, shape: HeadShape, values: Values) -> None:
+        self.shape = shape
+        self.values = values
+        self.hosts = shape.hosts
+        self.authorizations = shape.authorizations
+
+    @property
+    def kept(self) -> list[Field]:
+        """The fields to forward on every route and for every peer."""
+        if self._kept is None:
+            self._kept = self.shape.kept.fields(self.values)
+        return self._kept
+
+    @property
+    def credentials(self) -> list[Placed]:
+        """The Authorization fields, for routes that forward them."""
+        return self.shape.placed(Action.AUTHORIZATION, self.values)
+
+    @property
+    def forwarding(self) -> list[Placed]:
+        """The fields that a trusted proxy can set."""
+        return self.shape.placed(Action.FORWARDING, self.values)
+
+    @property
+    def conditional(self) -> list[Placed]:
+        """The fields that are forwarded depending on upstream and method."""
+        return self.shape.placed(Action.CONDITIONAL, self.values)
 
     def copy(self) -> "RequestFields":
         """Another object with the same values."""
-        other = RequestFields()
+        other = RequestFields(self.shape, self.values)
         for name in REQUEST_VALUES:
             setattr(other, name, getattr(self, name))
         return other
@@ -178,14 +269,14 @@ class RequestFields:
 
 # The attributes of RequestFields.
 REQUEST_VALUES: Final = (
-    "kept",
+    "shape",
+    "values",
     "host",
     "hosts",
     "authorization",
     "authorizations",
     "session_cookie",
     "session_cookies",
-    "credentials",
     "connection",
     "request_id",
     "forwarded_for",
@@ -193,21 +284,19 @@ REQUEST_VALUES: Final = (
     "forwarded_host",
     "forwarded_port",
     "forwarded_prefix",
-    "forwarding",
-    "conditional",
     "content_length",
     "transfer_encoding",
     "upgrade",
     "expect",
     "te",
-    "session_cookie",
-    "session_cookies",
     "bearer",
     "canonical_host",
     "sent",
     "sent_with_credentials",
-    "forwarded_lines",
 )
+
+
+NO_FIELDS: Final = RequestFields(HeadShape((), ()), ())
 
 
 class FieldRules:
@@ -221,6 +310,7 @@ class FieldRules:
         if cookies is not None:
             self._special[b"cookie"] = Action.COOKIE
         self._spellings: dict[bytes, int] = {}
+        self._shapes: dict[Names, HeadShape] = {}
 
     def action(self, name: bytes) -> int:
         """The treatment of a field with this spelling."""
@@ -244,85 +334,66 @@ class FieldRules:
         return special if folded == name.lower() else Action.DROP
 
     def sort(self, fields: Sequence[Field]) -> RequestFields:
-        """Classify all fields in one pass, in order. Strips trailing white space of values."""
-        sorted_ = RequestFields()
-        kept = sorted_.kept
-        spellings = self._spellings
-        lists: dict[str, list[bytes]] = {}
-        for field in fields:
-            action = spellings.get(field[0])
-            if action is None:
-                action = self.action(field[0])
-            if action == 0:
-                kept.append(field if field[1][-1:] not in _SPACE else (field[0], field[1].rstrip(b" \t")))
-            elif action != 1:
-                _read_special(sorted_, action, field, lists, self._cookies)
-        for name, values in lists.items():
-            setattr(sorted_, name, b", ".join(values))
-        return sorted_
+        """Classify fields in their order."""
+        return self.classify(tuple([name for name, _ in fields]), [value for _, value in fields])
+
+    def classify(self, names: Names, values: Iterable[bytes]) -> RequestFields:
+        """Classify the fields with these names and values. RFC 9110 5.5: white space around a value is not part of
+        it."""
+        shape = self._shapes.get(names)
+        if shape is None:
+            shape = self._shape_of(names)
+        stripped = tuple(map(bytes.strip, values))
+        if shape.cookies and self._cookies is not None:
+            return self._without_own_cookies(shape, stripped, self._cookies)
+        return _classified(shape, stripped)
+
+    def _shape_of(self, names: Names) -> HeadShape:
+        shape = HeadShape(names, [self.action(name) for name in names])
+        if is_memorable(names):
+            if len(self._shapes) >= KNOWN_HEADS:
+                self._shapes.clear()
+            self._shapes[names] = shape
+        return shape
+
+    def _without_own_cookies(self, shape: HeadShape, values: Values, cookies: OwnCookies) -> RequestFields:
+        """Take own cookies out of the Cookie fields. A field without other cookies goes. Of several session cookies
+        none counts: each program could choose another one."""
+        found: list[bytes] = []
+        others = list(values)
+        for index in shape.cookies:
+            others[index], own = cookies.split(values[index])
+            found += own
+        emptied = [index for index in shape.cookies if not others[index]]
+        values = tuple(others)
+        if emptied:
+            shape, pick = self._rest_of(shape, emptied)
+            values = pick(values)
+        fields = _classified(shape, values)
+        if found:
+            fields.session_cookies = len(found)
+            fields.session_cookie = found[0] if len(found) == 1 else None
+        return fields
+
+    def _rest_of(self, shape: HeadShape, emptied: Sequence[int]) -> tuple[HeadShape, Picker]:
+        """The shape without some Cookie fields. It is remembered for the common case of one Cookie field."""
+        rest = shape.without_cookie
+        if rest is None:
+            gone = set(emptied)
+            left = [index for index in range(len(shape.names)) if index not in gone]
+            rest = self._shape_of(tuple([shape.names[index] for index in left])), picker(left)
+            if len(shape.cookies) == 1:
+                shape.without_cookie = rest
+        return rest
 
 
-def _read_special(
-    into: RequestFields, action: int, field: Field, lists: dict[str, list[bytes]], cookies: OwnCookies | None
-) -> None:
-    """Read a special field. `lists` collects values by attribute: a head can repeat a field thousands of times, so
-    earlier lines must not be copied."""
-    value = field[1].strip(b" \t")
-    if action == _HOST:
-        into.host = value
-        into.hosts += 1
-    elif action == _AUTHORIZATION:
-        into.authorization = value
-        into.credentials = _with(into.credentials, (len(into.kept), field))
-        into.authorizations += 1
-    elif action in _SET_APART:
-        name = _SET_APART[action]
-        setattr(into, name, _with(getattr(into, name), (len(into.kept), field)))
-    elif action == Action.REQUEST_ID:
-        # Two different ids are ambiguous, so both are ignored and a new id is generated.
-        into.request_id = value if into.request_id is None else b""
-    elif action == Action.COOKIE and cookies is not None:
-        _read_cookies(into, (field[0], value), cookies)
-    else:
-        lists.setdefault(_ATTRIBUTE[action], []).append(value)
-
-
-def _read_cookies(into: RequestFields, field: Field, cookies: OwnCookies) -> None:
-    """Keep a Cookie field without own cookies; an empty field goes. Of several session cookies none counts: each
-    program could choose another one."""
-    others, values = cookies.split(field[1])
-    if others:
-        into.kept.append((field[0], others))
-    if values:
-        into.session_cookies += len(values)
-        into.session_cookie = values[0] if into.session_cookies == 1 else None
-
-
-def _with(placed: Sequence[Placed], field: Placed) -> list[Placed]:
-    """The list with one more field. The first field creates it."""
-    if not isinstance(placed, list):
-        return [field]
-    placed.append(field)
-    return placed
-
-
-_SET_APART: Final[dict[int, str]] = {
-    Action.FORWARDING: "forwarding",
-    Action.CONDITIONAL: "conditional",
-}
-_ATTRIBUTE: Final[dict[int, str]] = {
-    Action.CONNECTION: "connection",
-    Action.FORWARDED_FOR: "forwarded_for",
-    Action.FORWARDED_PROTO: "forwarded_proto",
-    Action.FORWARDED_HOST: "forwarded_host",
-    Action.FORWARDED_PORT: "forwarded_port",
-    Action.FORWARDED_PREFIX: "forwarded_prefix",
-    Action.CONTENT_LENGTH: "content_length",
-    Action.TRANSFER_ENCODING: "transfer_encoding",
-    Action.UPGRADE: "upgrade",
-    Action.EXPECT: "expect",
-    Action.TE: "te",
-}
+def _classified(shape: HeadShape, values: Values) -> RequestFields:
+    fields = RequestFields(shape, values)
+    for name, index in shape.single:
+        setattr(fields, name, values[index])
+    for name, indexes in shape.lists:
+        setattr(fields, name, b", ".join([values[index] for index in indexes]))
+    return fields
 
 
 def list_members(value: bytes) -> tuple[bytes, ...]:

@@ -17,11 +17,12 @@ from gateway.observability.events import RateLimitedLog
 from gateway.observability.observer import Observer
 from gateway.policy.route import Route
 from gateway.proxy.forward import ForwardPlan, upstream_request
-from gateway.proxy.response_head import FIELD_LINES, STATUS_LINES, ResponseHead
+from gateway.proxy.response_head import SHAPES, STATUS_LINES, ResponseHead
 from gateway.settings.model import ObservabilitySettings
 from gateway.wire.addresses import Callers, Networks, TrustedProxies
 from gateway.wire.fields import FieldRules
 from gateway.wire.forwarded import client_address
+from gateway.wire.head_template import KNOWN_HEADS
 from gateway.wire.hosts import canonical_host
 from gateway.wire.paths import canonical_target
 from tests.support.memory import size_of
@@ -40,13 +41,36 @@ def request_names() -> object:
     return rules
 
 
-def response_lines() -> object:
-    for size in (1, 20, 110, len(HUGE)):
-        filler = HUGE[:size]
-        for number in range(2048 if size < 1000 else 100):
-            line = b"%b%d: %b\r\n" % (filler[: size // 2], number, filler[size // 2 :])
-            ResponseHead(b"HTTP/1.1 200 %d%b\r\n" % (number, filler) + line + b"\r\n")
-    return STATUS_LINES, FIELD_LINES
+def heads() -> Iterable[tuple[bytes, ...]]:
+    """Return heads with different names: twice as many as are remembered, and some that are too large for it."""
+    for number in range(2 * KNOWN_HEADS):
+        yield tuple([b"x-%08d-%05d" % (number, index) for index in range(32)])
+    for count, length in ((33, 8), (500, 4), (2, 300), (2, len(HUGE))):
+        for number in range(20):
+            yield tuple([b"%0*d" % (length, 500 * number + index) for index in range(count)])
+
+
+def request_heads() -> object:
+    rules = FieldRules()
+    for names in heads():
+        rules.classify(names, [b"v"] * len(names))
+    return rules
+
+
+def response_heads() -> object:
+    SHAPES.clear()
+    for names in heads():
+        ResponseHead(b"HTTP/1.1 200 OK\r\n" + b"".join([b"%b: 1\r\n" % name for name in names]) + b"\r\n")
+    return SHAPES
+
+
+def status_lines() -> object:
+    STATUS_LINES.clear()
+    for number in range(2048):
+        ResponseHead(b"HTTP/1.1 200 %d%b\r\n\r\n" % (number, HUGE[:100]))
+    for number in range(100):
+        ResponseHead(b"HTTP/1.1 200 %d%b\r\n\r\n" % (number, HUGE))
+    return STATUS_LINES
 
 
 def hosts() -> object:
@@ -149,7 +173,9 @@ def addresses(count: int) -> Iterable[str]:
 
 FILLED: dict[str, Callable[[], object]] = {
     "field names of requests": request_names,
-    "lines of response heads": response_lines,
+    "names of request heads": request_heads,
+    "names of response heads": response_heads,
+    "status lines": status_lines,
     "hosts": hosts,
     "peers of the ASGI face": peers,
     "addresses, by network": networks,

@@ -214,3 +214,38 @@ def test_the_sent_request_is_that_of_its_route(
 
     paths = chance.choices(ROUTES, k=15)
     assert exchanged(paths, anew=False) == exchanged(paths, anew=True)
+
+
+def test_each_request_of_a_connection_states_its_own_host(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    """The forwarding fields of the last Host of a connection are cached."""
+    hosts = ["one.test", "two.test:81", "two.test:81", "two.test", "one.test"]
+    with gateway.caller() as caller:
+        for number, host in enumerate(hosts):
+            caller.send(request(f"/public/{number}", host=host, fields=[f"X-Number: {number}"]))
+            assert caller.receive().status == 200
+        caller.send(request("/public/last", host=None, version="1.0"))
+        assert caller.receive().status == 200
+    sent = [(one.values("x-forwarded-host"), one.values("x-forwarded-port")) for one in upstream.requests]
+    assert sent == [
+        ([b"one.test"], [b"80"]),
+        ([b"two.test:81"], [b"81"]),
+        ([b"two.test:81"], [b"81"]),
+        ([b"two.test"], [b"80"]),
+        ([b"one.test"], [b"80"]),
+        ([], [b"80"]),
+    ]
+
+
+def test_fields_with_the_same_names_keep_their_own_values(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    """The treatment of fields is cached by their names, which can contain any character of a token."""
+    names = ["X-%b", "X%25", "Accept", "X-%s", "accept"]
+    sent = [[f"{name}: {name}{turn}%b" for name in names] for turn in range(3)]
+    with gateway.caller() as caller:
+        for fields in (*sent, sent[0][::-1], sent[0][:2]):
+            caller.send(request("/public/x", fields=["Connection: X%25, close-not", *fields]))
+            assert caller.receive().status == 200
+    for one, fields in zip(upstream.requests, (*sent, sent[0][::-1], sent[0][:2]), strict=True):
+        kept = [field.lower().encode() for field in fields if not field.startswith("X%25")]
+        lines = [(b"%b: %b" % field).lower() for field in one.fields]  # an ASGI server lower-cases the names
+        assert [line for line in lines if line in kept] == kept
+        assert not one.values("x%25")

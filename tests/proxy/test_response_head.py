@@ -125,6 +125,32 @@ def test_fields_are_read_alike_the_first_and_the_second_time(lines: bytes, field
         assert read(b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n\r\n") == ([(200, b"OK", fields)], b"", "")
 
 
+NOT_LINES = [
+    b"X-A: 1\r\n ",
+    b"X-A: 1\r\n \r\nX-B: 2",
+    b"X-A: 1\r\n\t2",
+    b"X-A: \r\n X-B: 2",
+    b" X-A: 1",
+    b"X-A : 1",
+    b": 1",
+    b"X-A",
+    b"X-A: 1\r\nX-B\r\nX-C: 2",
+    b"X-A: 1\x0b",
+    b"X-A: \x0c1",
+    b"X-A: 1\x00",
+    b"X-A: 1\x7f",
+    b"X-A: 1\r",
+    b"X-A:\n1",
+    b"X\xe9: 1",
+]
+
+
+@pytest.mark.parametrize("lines", NOT_LINES)
+def test_a_line_that_is_not_a_field_line_is_refused(lines: bytes) -> None:
+    assert read(b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n\r\n")[2] == "ResponseFault"
+    assert read(b"HTTP/1.1 200 OK\r\nX-First: 1\r\n" + lines + b"\r\nX-Last: 1\r\n\r\n")[2] == "ResponseFault"
+
+
 KEPT_ALIVE = {
     b"HTTP/1.1 200 OK\r\n": True,
     b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\n": True,

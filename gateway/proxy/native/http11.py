@@ -22,7 +22,6 @@ from gateway.proxy.public_fields import passed_on, public_fields, without_own_co
 from gateway.proxy.response_head import NotHttp, ResponseFault, ResponseHead, ResponseHeadReader, trailers_to_send
 from gateway.proxy.target_queue import TargetQueue
 from gateway.wire.chunked import ChunkedDecoder, ChunkedFault
-from gateway.wire.fields import REMEMBERED_FIELDS, REMEMBERED_SIZE
 from gateway.wire.websocket import handshake_fault
 
 # The state of a connection. Plain constants, because the look-up of an Enum member costs as much as parsing a header
@@ -244,8 +243,8 @@ class UpstreamConnection(asyncio.Protocol):
         while (head := heads.read(data)) is not None:
             data = heads.rest
             if head.status >= 200:
-                self._heads = ResponseHeadReader(self._max_head)
-                self._cache_head(head)
+                heads.restart()
+                self._cached_head = head if head.is_repeatable else None
                 self._answer(exchange, head, data)
                 return
             if head.status == 101:
@@ -282,10 +281,6 @@ class UpstreamConnection(asyncio.Protocol):
         if self._streaming:
             exchange.request.forget_head()
             exchange.becomes_stream()
-
-    def _cache_head(self, head: ResponseHead) -> None:
-        small = len(head.block) <= REMEMBERED_SIZE and len(head.fields) <= REMEMBERED_FIELDS
-        self._cached_head = head if small and not head.event_stream else None
 
     def _framed_as(self, exchange: UpstreamExchange, head: ResponseHead) -> int:
         """Return the framing in the order of RFC 9112 6.3."""

@@ -41,7 +41,7 @@ from gateway.server.protocol.request_parser import RequestHeadReader, asks_for_w
 from gateway.server.protocol.response_writer import ResponseWriter
 from gateway.server.runtime import Runtime
 from gateway.ticker import PERIOD
-from gateway.wire.fields import RequestFields
+from gateway.wire.fields import NO_FIELDS
 from gateway.wire.websocket import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
@@ -76,7 +76,6 @@ _LINGER_SECONDS: Final = 5.0  # How long an unwanted body is read, so that the c
 _CLOSE_SECONDS: Final = 1.0  # How long a client has to answer the end of TLS.
 _LINGER_BYTES: Final = 1 << 26  # How much of a chunked body is read in this time.
 _REFUSED_CONNECTIONS: Final = 256  # Connections above `max_connections` that get a response before they are closed.
-_NO_FIELDS: Final = RequestFields()
 
 
 class ClientConnection(asyncio.Protocol):
@@ -98,7 +97,7 @@ class ClientConnection(asyncio.Protocol):
         self._connections: set[Any] = server_state.connections
         self._peer: Peer = None  # type: ignore[assignment]  # set by connection_made
         self._heads = RequestHeadReader(runtime.server.max_header_size)
-        self._fields = _NO_FIELDS
+        self._fields = NO_FIELDS
         self._phase = HEAD
         self._buffer = b""
         self._is_advancing = False
@@ -247,7 +246,7 @@ class ClientConnection(asyncio.Protocol):
     def _refuse_unread(self, refusal: Refusal) -> None:
         """Refuse bytes that are not a readable request. Nothing behind them is readable."""
         heads = self._heads
-        request = self.runtime.head(heads.method, heads.target, RequestFields(), self._peer, 1)
+        request = self.runtime.head(heads.method, heads.target, NO_FIELDS.copy(), self._peer, 1)
         self._response = ResponseWriter(self, request, monotonic(), True)
         self._expect(0)
         self._response.refuse(refusal)
@@ -257,13 +256,12 @@ class ClientConnection(asyncio.Protocol):
         heads = self._heads
         runtime = self.runtime
         if not heads.repeated:
-            self._fields = runtime.header_rules.sort(heads.fields)
+            self._fields = runtime.header_rules.classify(heads.names, heads.values)
         request = runtime.head(heads.method, heads.target, self._fields, self._peer, heads.minor)
         response = self._response = ResponseWriter(self, request, monotonic(), not heads.keep_alive)
         self._deadline = None
-        # A repeated header block announces neither a body nor a WebSocket: RequestHeadReader keeps no such block.
-        if heads.repeated:
-            self._phase = RESPONDING
+        if heads.repeated or (self._fields.shape.is_unframed and heads.minor and heads.method != b"CONNECT"):
+            self._phase = RESPONDING  # neither a body nor another protocol follows
         elif not self._read_framing(request, response):
             return
         tracer, admit = runtime.tracer, runtime.gate.admit
@@ -453,7 +451,7 @@ class ClientConnection(asyncio.Protocol):
     def forget_head(self) -> None:
         """Drop the head of the last request, which ten thousand idle connections would keep."""
         self._heads.forget()
-        self._fields = _NO_FIELDS
+        self._fields = NO_FIELDS
 
     def must_close_after_refusal(self) -> bool:
         body = self._body

@@ -12,7 +12,8 @@ import httptools
 
 from gateway.errors import Refusal
 from gateway.gate.admission import RequestHead
-from gateway.wire.fields import REMEMBERED_FIELDS, REMEMBERED_SIZE, Field, list_members
+from gateway.wire.fields import REMEMBERED_FIELDS, REMEMBERED_SIZE, list_members
+from gateway.wire.head_template import Field, Names
 
 _END: Final = b"\r\n\r\n"
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+").match
@@ -22,7 +23,9 @@ _MOST_FIELDS: Final = 1000
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: |\Z)").match
 # RFC 9112 3: one space between the parts, nothing before them. llhttp also reads HTTP/0.9, HTTP/2.0, RTSP and ICE,
 # several spaces, and a bare CR or LF before the method.
-_REQUEST_LINE: Final = re.compile(rb"[^\x00-\x20]+ [^\x00-\x20]+ HTTP/1\.([01])\r\n").fullmatch
+_REQUEST_LINE: Final = re.compile(rb"[^\x00-\x20]+ [^\x00-\x20]+ HTTP/1\.([01])\r\n").match
+# The field names between the values of a head that llhttp has accepted, in which each line has a name and a colon.
+_NAMES: Final = re.compile(rb"\r\n([^:]++):").split
 # A request line that all readers understand alike. llhttp reads all others.
 _CLEAN_LINE: Final = re.compile(
     rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[A-Za-z0-9/_.~!$&'()*+,;=:@%?-]*) HTTP/1\.1"
@@ -36,60 +39,53 @@ class RequestHeadReader:
     identical to the last one is not parsed again (`repeated`).
 
     `begun`: part of an incomplete head has arrived. `block` is the last header block, empty where the next head must be
-    parsed.
+    parsed. `names` and `values` are those of its fields, values with the white space around them.
     """
 
     __slots__ = (
-        "_line",
         "_max_repeated",
         "_max_size",
         "_parser",
         "_reading",
-        "_size",
-        "_tail",
+        "_received",
         "_upgraded",
         "begun",
         "block",
-        "fields",
         "keep_alive",
         "method",
         "minor",
+        "names",
         "repeated",
         "target",
+        "values",
     )
 
     def __init__(self, max_size: int) -> None:
         self._max_size = max_size
         self._max_repeated = min(max_size, 2 * REMEMBERED_SIZE)
         self._parser: httptools.HttpRequestParser | None = None
-        self.block = b""
-        self.repeated = False
-        self._clear()
-        self._reading = False
-        self.begun = False
-
-    def _clear(self) -> None:
-        self._size = 0
-        self._tail = b""
-        self._line = b""
-        self._reading = True
-        self._upgraded = False
-        self.begun = True
-        self.method = b""
-        self.target = b""
-        self.fields: list[Field] = []
+        self._received = bytearray()  # the start of an incomplete head
+        self.begun = self.repeated = self.keep_alive = self._reading = self._upgraded = False
         self.minor = 1
-        self.keep_alive = False
+        self.method = self.target = self.block = b""
+        self.names: Names = ()
+        self.values: list[bytes] = []
 
     def close(self) -> None:
         """Drop the parser, which refers back to this object."""
         self._parser = None
         self.begun = False
+        self._received.clear()
 
     def forget(self) -> None:
         """Drop the last head."""
-        self._line = self.target = self.block = b""
-        self.fields = []
+        self.target = self.block = b""
+        self.names, self.values = (), []
+
+    @property
+    def fields(self) -> list[Field]:
+        """The fields of the last head."""
+        return list(zip(self.names, map(bytes.strip, self.values), strict=True))
 
     def feed(self, data: bytes) -> tuple[bool, bytes]:
         """Add bytes of a head. Return whether it is complete, and the bytes after it.
@@ -97,37 +93,43 @@ class RequestHeadReader:
         Raises Refusal `bad_request`, `headers_too_large` or `method_not_implemented`, after which the connection cannot
         continue.
         """
-        if not self.begun:
-            if self._is_repeated(data):
-                return True, b""
-            empty = _EMPTY_LINES(data)  # RFC 9112 2.2: ignore an empty line before a request line
-            if empty is not None:
-                data = data[empty.end() :]
+        if self.begun:
+            return self._feed_rest(data)
+        if self._is_repeated(data):
+            return True, b""
+        if data[:1] == b"\r":  # RFC 9112 2.2: ignore an empty line before a request line
+            empty = _EMPTY_LINES(data)
+            data = data if empty is None else data[empty.end() :]
             if data in (b"", b"\r"):  # the CR can be the start of another empty line
                 return False, data
-            self._clear()
-            self.repeated = False
-        head, rest = self._split(data)
-        self._size += len(head)
-        if self._size > self._max_size:
-            raise Refusal("headers_too_large", f"more than {self._max_size} bytes")
-        self._parse(head)
-        if len(self.fields) > _MOST_FIELDS:
-            raise Refusal("headers_too_large", f"more than {_MOST_FIELDS} fields")
-        if self._tail != _END:
-            return False, b""
-        line = _REQUEST_LINE(self._line)
-        if self._reading or line is None:
-            raise Refusal("bad_request", "the head ended too early, or its request line is not that of HTTP/1.x")
-        self.minor = minor = 1 if line[1] == b"1" else 0
-        self.begun = False
-        size = len(head)
-        whole = minor and self.keep_alive and self._size == size
-        if whole and size <= REMEMBERED_SIZE and len(self.fields) <= REMEMBERED_FIELDS:
-            self.block = head[len(self._line) - 2 :]
-        else:
-            self.block = b""
+        self.begun = self._reading = True
+        self.repeated = self._upgraded = False
+        self.method = self.target = self.block = b""
+        size = data.find(_END) + len(_END)
+        if size < len(_END):
+            return self._feed_rest(data)
+        head, rest = (data, b"") if size == len(data) else (data[:size], data[size:])
+        self._parse(head, head)
+        self._complete(head)
+        if self.minor and self.keep_alive and size <= REMEMBERED_SIZE and len(self.names) <= REMEMBERED_FIELDS:
+            self.block = head[head.index(b"\r\n") :]
         return True, rest
+
+    def _feed_rest(self, data: bytes) -> tuple[bool, bytes]:
+        """Add bytes of a head that comes in several reads. Its end can have begun in an earlier one."""
+        received = self._received
+        searched = max(0, len(received) - len(_END) + 1)
+        received += data
+        size = received.find(_END, searched) + len(_END)
+        if size < len(_END):
+            self._parse(data, received)
+            return False, b""
+        unused = len(received) - size
+        del received[size:]
+        self._parse(data[: len(data) - unused], received)
+        self._complete(bytes(received))
+        received.clear()
+        return True, data[len(data) - unused :]
 
     def _is_repeated(self, data: bytes) -> bool:
         """Return whether the head has the last header block, and parse its request line. All other values stay, because
@@ -144,43 +146,40 @@ class RequestHeadReader:
         self.repeated = True
         return True
 
-    def _split(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return the bytes up to the end of the head, and those after it. The end can have begun in an earlier read."""
-        tail = self._tail
-        end = (tail + data).find(_END) if tail else data.find(_END)
-        if end < 0:
-            self._tail = (tail + data[-3:])[-3:]
-            return data, b""
-        self._tail = _END
-        end += 4 - len(tail)
-        return (data, b"") if end == len(data) else (data[:end], data[end:])
-
-    def _parse(self, head: bytes) -> None:
-        if self._line[-2:] != b"\r\n":
-            line = self._line + head
-            end = line.find(b"\r\n")
-            self._line = line if end < 0 else line[: end + 2]
+    def _parse(self, data: bytes, received: bytes | bytearray) -> None:
+        """Pass bytes to llhttp. `received` contains all of the head so far."""
+        if len(received) > self._max_size:
+            raise Refusal("headers_too_large", f"more than {self._max_size} bytes")
         parser = self._parser
         if parser is None:
             parser = self._parser = httptools.HttpRequestParser(self)
         try:
-            parser.feed_data(head)
+            parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._upgraded = True
         except httptools.HttpParserInvalidMethodError:
-            code = "method_not_implemented" if _METHOD(self._line) else "bad_request"
+            code = "method_not_implemented" if _METHOD(received) else "bad_request"
             raise Refusal(code, "not a method that is known") from None
         except httptools.HttpParserError as error:
             cause = error.__context__
             raise cause if isinstance(cause, Refusal) else Refusal("bad_request", str(error)) from None
 
+    def _complete(self, head: bytes) -> None:
+        """Read a complete head that llhttp has accepted."""
+        line = _REQUEST_LINE(head)
+        if self._reading or line is None:
+            raise Refusal("bad_request", "the head ended too early, or its request line is not that of HTTP/1.x")
+        self.minor = 1 if line[1] == b"1" else 0
+        parts = _NAMES(head[line.end() - 2 : -4])
+        self.names, self.values = tuple(parts[1::2]), parts[2::2]
+        if len(self.names) > _MOST_FIELDS:
+            raise Refusal("headers_too_large", f"more than {_MOST_FIELDS} fields")
+        self.begun = False
+
     # ---- callbacks of llhttp
 
     def on_url(self, url: bytes) -> None:
         self.target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
