@@ -10,7 +10,7 @@ import yaml
 from tests.installation.lock_files import ROOT, environments, form_problems, missing, pins, required, unreadable
 
 # Pages and examples that install into an environment of the user.
-FOR_USERS = ("docs/installation.md", "docs/start/", "examples/")
+FOR_USERS = ("docs/installation.md", "docs/mail.md", "docs/start/", "examples/")
 LOCKS = sorted(path.name for path in ROOT.glob("requirements*.lock"))
 
 

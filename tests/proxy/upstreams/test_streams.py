@@ -65,7 +65,7 @@ async def test_events_arrive_one_by_one_as_they_are_sent(start: Start, fleet: Fl
     late = sorted(through)[int(len(through) * 0.95)]
     print(f"\nevents over {face}: {added * 1000:.2f} ms added, 95 % within {late * 1000:.2f} ms")
     assert added < 0.02
-    assert late < 0.1
+    assert late < 0.5
 
 
 @pytest.mark.parametrize("face", FACES)

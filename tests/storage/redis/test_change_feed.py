@@ -340,5 +340,5 @@ async def test_a_listener_that_fails_is_not_trusted_until_it_reconnects(
     at.listener.failure = ZeroDivisionError()
     publish(shared_valkey, message("forget", "u1", 2))
     await until(lambda: at.listener.heard == [("u1", 2), "flush", "flush"])
-    assert at.feed.connected
+    await until(lambda: at.feed.connected)
     assert "could not be followed" in caplog.text
