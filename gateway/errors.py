@@ -94,6 +94,19 @@ class Caller(Protocol):
     def own_roles(self) -> frozenset[str]: ...
 
 
+class RefusedCredential(Protocol):
+    """The credential of a refused principal: its kind, and the class and time of its sign-in."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def acr(self) -> str: ...
+
+    @property
+    def auth_time(self) -> float: ...
+
+
 class Refusal(GatewayError):
     """A request that gets an error response.
 
@@ -105,7 +118,7 @@ class Refusal(GatewayError):
     retry_after: in seconds.
     allow: the Allow header of a 405.
     route: the name of the refusing route.
-    caller: the refused principal, for the log only; None if none was loaded.
+    caller: the refused principal, for the log only; None if none was loaded. credential: that of the caller.
     headers: extra response fields.
     members: further members of the JSON body.
     challenge: replaces the WWW-Authenticate field of a 401.
@@ -138,6 +151,7 @@ class Refusal(GatewayError):
         self.fields = tuple(fields)
         self.route = route
         self.caller: Caller | None = None
+        self.credential: RefusedCredential | None = None
         self.headers = tuple(headers)
         self.members = {} if members is None else members
         self.challenge = challenge

@@ -18,7 +18,7 @@ from gateway.accounts.service import account_holder
 from gateway.accounts.sign_in import CheckedPassword, PasswordSignIn
 from gateway.accounts.store import AccountStore, BrowserSessionStore, CookieRenewal, NewBrowserSession, SessionStore
 from gateway.errors import Refusal
-from gateway.identity.session_cookie import KnownSession, cookie_digest, new_cookie
+from gateway.identity.session_cookie import KnownSession, cookie_digest, following_cookie, new_cookie
 from gateway.identity.session_verifier import SessionVerifier
 from gateway.identity.user import Actor, Authentication, ChangeFeed, Claims, ClientInfo, UserRecord
 from gateway.samples import Sample
@@ -113,7 +113,8 @@ class BrowserSessions:
         value, now = new_cookie(), self._now()
         lifetime = self._limits.remember if remember else None
         expires_at = now + timedelta(seconds=self._limits.lifetime if lifetime is None else lifetime)
-        new = NewBrowserSession(secrets.token_urlsafe(16), _digest(value), expires_at, remember, origin)
+        digest = _digest(value.encode("ascii"))
+        new = NewBrowserSession(secrets.token_urlsafe(16), digest, expires_at, remember, origin)
 
         def begin(checked: CheckedPassword) -> Coroutine[Any, Any, UserRecord | None]:
             verified, rehashed = checked.verified, checked.rehashed
@@ -133,7 +134,9 @@ class BrowserSessions:
             return None
         return self._shown(user, found)
 
-    async def confirm(self, claims: Claims, password: Password | None, origin: ClientInfo) -> BeganSession:
+    async def confirm(
+        self, claims: Claims, cookie: bytes | None, password: Password | None, origin: ClientInfo
+    ) -> BeganSession:
         """Prove the password again, and replace the cookie of the session. The cookie of before keeps the time of its
         authentication.
 
@@ -141,7 +144,7 @@ class BrowserSessions:
         """
         holder = account_holder(claims, origin)
         await self._confirmation.confirm(holder.id, password, origin.address)
-        following = await self.next_cookie(claims)
+        following = await self.next_cookie(claims, cookie)
         if following is None:
             raise _just_ended()
         user = await self._publisher.changed(self._store.renew(holder.id, claims.session, following.renewal))
@@ -149,16 +152,18 @@ class BrowserSessions:
             raise _just_ended()
         return BeganSession(await self._of(user, claims.session), following.cookie)
 
-    async def next_cookie(self, claims: Claims) -> NextCookie | None:
-        """The next cookie of a browser session, to be stored with another change; None for other credentials."""
-        if claims.kind != "session":
+    async def next_cookie(self, claims: Claims, cookie: bytes | None) -> NextCookie | None:
+        """The cookie that follows `cookie`, that of the request, to be stored with another change; None for other
+        credentials.
+
+        Raises the refusals of a cookie: another request can have renewed it twice since the gate has accepted it.
+        """
+        if claims.kind != "session" or cookie is None:
             return None
-        found = await self._store.session(claims.session)
-        if found is None:
-            raise _just_ended()
-        value = new_cookie()
-        cookie = self._cookie(value, found.expires_at, remember=found.remember)
-        return NextCookie(cookie, CookieRenewal(_digest(value), self.settings.tokens.refresh_grace))
+        found = await self._verifier.look_up(cookie)
+        value = following_cookie(cookie, found.secret)
+        renewal = CookieRenewal(_digest(cookie), _digest(value.encode("ascii")), self.settings.tokens.refresh_grace)
+        return NextCookie(self._cookie(value, found.expires_at, remember=found.remember), renewal)
 
     async def end(self, cookie: bytes | None, origin: ClientInfo, *, reason: str = "logout") -> None:
         """End the session of a cookie on all replicas. A cookie without a session changes nothing."""
@@ -196,9 +201,9 @@ class BrowserSessions:
         return datetime.fromtimestamp(self._clock(), UTC)
 
 
-def _digest(cookie: str) -> bytes:
-    digest = cookie_digest(cookie.encode("ascii"))
-    assert digest is not None, "new_cookie returns well-formed cookies"
+def _digest(cookie: bytes) -> bytes:
+    digest = cookie_digest(cookie)
+    assert digest is not None, "the cookie is well-formed"
     return digest
 
 

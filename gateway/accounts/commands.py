@@ -5,9 +5,9 @@ from typing import Any, Final
 from gateway.accounts.emails import EmailAddress, email_address
 from gateway.accounts.inputs import Body, body, composed, read_by
 from gateway.accounts.passwords import Password, chosen_password, is_common, presented_password
-from gateway.accounts.roles import accepted_roles
 from gateway.errors import FieldError, Refusal
 from gateway.identity.refresh_token import RefreshToken
+from gateway.policy.roles import accepted_roles
 from gateway.settings.model import UNSET, Settings, Unset
 
 _MOST_ROLES: Final = 100  # Per account.

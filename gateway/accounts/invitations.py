@@ -21,11 +21,11 @@ from gateway.accounts.links import (
     link_address,
     link_invalid,
 )
-from gateway.accounts.roles import accepted_roles, admin_roles
 from gateway.accounts.service import Accounts
 from gateway.accounts.store import AccountStore
 from gateway.errors import FieldError, Refusal
 from gateway.identity.user import Actor, ChangeFeed, Claims, ClientInfo
+from gateway.policy.roles import accepted_roles, admin_roles
 from gateway.settings.model import Settings
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch

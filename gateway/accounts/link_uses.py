@@ -10,10 +10,10 @@ from gateway.accounts.commands import chosen
 from gateway.accounts.emails import EmailAddress
 from gateway.accounts.links import Link, LinkKind, LinkStore, link_digest, link_invalid
 from gateway.accounts.passwords import PasswordPool
-from gateway.accounts.roles import admin_roles
 from gateway.accounts.service import Accounts, TokenPair
 from gateway.accounts.store import NewUser
 from gateway.identity.user import Actor, ChangeFeed, ClientInfo, UserRecord
+from gateway.policy.roles import admin_roles
 from gateway.samples import Sample
 from gateway.wire.addresses import Callers
 

@@ -4,13 +4,14 @@ Methods raise Refusal for errors of the client. StorageUnavailable propagates. E
 before the response is sent. Account changes require a session of the gateway's own.
 """
 
+import re
 import secrets
 import time
 import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from gateway.accounts.change_publisher import CLOCK_SKEW, ChangePublisher, key_known_until
 from gateway.accounts.confirmation import Confirmation, require_fresh, wrong_password
@@ -18,10 +19,10 @@ from gateway.accounts.emails import EmailAddress
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.mail.ports import MailLimiter
 from gateway.accounts.passwords import Password, PasswordPool
-from gateway.accounts.roles import admin_roles
 from gateway.accounts.sign_in import CheckedPassword, PasswordSignIn, VerificationRequired
 from gateway.accounts.store import (
     AccountStore,
+    ActiveSession,
     CookieRenewal,
     NewSession,
     NewUser,
@@ -35,7 +36,7 @@ from gateway.errors import FieldError, Refusal, StorageUnavailable
 from gateway.identity.access_token import Tokens
 from gateway.identity.refresh_token import RefreshToken
 from gateway.identity.user import Actor, Authentication, ChangeFeed, Claims, ClientInfo, UserRecord, by_password
-from gateway.policy.roles import RoleHierarchy
+from gateway.policy.roles import RoleHierarchy, admin_roles
 from gateway.settings.model import Settings, Unset
 from gateway.wire.addresses import Callers
 
@@ -285,3 +286,27 @@ class Accounts:
             user_id=record.id, session_id=session_id, roles=roles, authentication=authentication
         )
         return TokenPair(issued.token, issued.expires_in, refresh)
+
+
+# The format of secrets.token_urlsafe. Other text needs no query, and PostgreSQL rejects NUL.
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
+
+
+class SessionService:
+    def __init__(self, sessions: SessionStore, feed: ChangeFeed) -> None:
+        self._sessions = sessions
+        self._announcer = ChangePublisher(feed)
+
+    async def list(self, claims: Claims, origin: ClientInfo) -> tuple[ActiveSession, ...]:
+        """The caller's sessions, most recently used first. Raises `forbidden` like account_holder."""
+        return await self._sessions.living(account_holder(claims, origin).id)
+
+    async def end(self, claims: Claims, session_id: str, origin: ClientInfo) -> None:
+        """End a session of the caller on all replicas. Raises `not_found` unless it is an active session of the caller,
+        `forbidden` like account_holder."""
+        holder = account_holder(claims, origin)
+        if _ID(session_id) is None:
+            raise Refusal("not_found")
+        ending = self._sessions.end_living(holder.id, session_id, reason="removed", by=holder)
+        if await self._announcer.changed(ending) is None:
+            raise Refusal("not_found")

@@ -70,9 +70,10 @@ class NewBrowserSession:
 
 @dataclass(frozen=True, slots=True)
 class CookieRenewal:
-    """A new cookie for a browser session, after another proof of the password. The previous one stays good for `grace`
-    seconds and keeps its own authentication."""
+    """A new cookie for a browser session, after another proof of the password. The `replaced` one stays good for
+    `grace` seconds and keeps its own authentication. Both are digests."""
 
+    replaced: bytes = field(repr=False)
     digest: bytes = field(repr=False)
     grace: float
 

@@ -146,7 +146,12 @@ def _looked_up(
     policy: Policy, route: Route, host: bytes | None, request: PolicyRequest, caller: Subject | None
 ) -> Subject | None:
     """The caller as the route sees it. Raises Refusal for a credential that does not count on a route that requires
-    authentication."""
+    authentication, and for a request that must come from an own page."""
+    has_bearer = caller is not None and caller.kind != "session" and route.authentication != "none"
+    if route.own_page and policy.browsers is not None and not has_bearer:
+        missing = policy.browsers.missing_proof(host, request.page_fields)
+        if missing:
+            raise Refusal("cross_site", missing, route=route.name)
     if caller is None or route.authentication == "none":
         return None
     if caller.kind == "session" and not _counts_cookies(policy, host):
@@ -164,7 +169,7 @@ def _unusable(policy: Policy, route: Route, request: PolicyRequest, caller: Subj
     refusal = None
     if caller.kind == "session" and policy.browsers is not None:
         fields = request.page_fields
-        refusal = policy.browsers.check_page(route, request.method, fields, websocket=request.websocket)
+        refusal = policy.browsers.check_page(route, request.method, fields, can_write=request.websocket)
     refusal = refusal or check_kind(route, caller.kind)
     if refusal is None and not caller.is_active:
         refusal = Refusal("user_inactive", "the account is disabled or does not exist", presented=True)

@@ -11,14 +11,14 @@ from gateway.accounts.browser_sessions import BrowserSessions
 from gateway.accounts.commands import KeyRequest, Login, LoginForm, PasswordChange, Refresh, Registration
 from gateway.accounts.inputs import accept
 from gateway.accounts.serialize import own_account, rfc3339
-from gateway.accounts.service import Accounts, TokenPair, account_holder
-from gateway.accounts.sessions import SessionService
+from gateway.accounts.service import Accounts, SessionService, TokenPair, account_holder
 from gateway.accounts.store import ActiveSession
 from gateway.api.body import (
     FORM,
     JSON,
     Endpoint,
     cancel_on_disconnect,
+    cookie_of,
     form_fields,
     json_body,
     json_object,
@@ -95,7 +95,7 @@ class AccountEndpoints:
         """POST /password"""
         _, claims = signed_in(request)
         change = accept(PasswordChange, await json_body(request), self._accounts.settings)
-        following = None if self._browser is None else await self._browser.next_cookie(claims)
+        following = None if self._browser is None else await self._browser.next_cookie(claims, cookie_of(request))
         changing = self._accounts.change_password(
             claims,
             change.current_password,

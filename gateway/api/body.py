@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
@@ -85,8 +85,9 @@ def form_fields(body: bytes) -> dict[str, str]:
     return _unique(pairs)
 
 
-def query_fields(request: Request) -> dict[str, str]:
-    """The parameters of the query. Repeated ones are refused."""
+def query_fields(request: Request, *, names: Collection[str] | None = None) -> dict[str, str]:
+    """The parameters of the query. Repeated ones are refused. With `names` all others are ignored; without, a query of
+    another form is refused."""
     query: bytes = request.scope["query_string"]
     if len(query) > _MAX_QUERY:
         raise _bad(f"it is longer than {_MAX_QUERY} bytes", of="query")
@@ -94,13 +95,13 @@ def query_fields(request: Request) -> dict[str, str]:
         pairs = parse_qsl(
             query.decode("ascii"),
             keep_blank_values=True,
-            strict_parsing=bool(query),
-            errors="strict",
+            strict_parsing=bool(query) and names is None,
+            errors="strict" if names is None else "replace",
             max_num_fields=_MAX_FORM_FIELDS,
         )
     except ValueError:
         raise _bad("it is not a valid query", of="query") from None
-    return _unique(pairs, of="query")
+    return _unique(pairs if names is None else (pair for pair in pairs if pair[0] in names), of="query")
 
 
 def _unique(pairs: Iterable[tuple[str, Any]], *, of: str = "request body") -> dict[str, Any]:
@@ -147,6 +148,11 @@ def translate_storage_errors(handler: Endpoint) -> Endpoint:
             raise Refusal("storage_unavailable", str(error), retry_after=1) from error
 
     return endpoint
+
+
+def cookie_of(request: Request) -> bytes | None:
+    """The session cookie of a request whose credential it is."""
+    return admission_of(request).request.fields.session_cookie
 
 
 def admission_of(request: Request) -> Admission:

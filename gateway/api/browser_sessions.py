@@ -62,7 +62,8 @@ class BrowserEndpoints:
         if claims.kind != "session":
             confirming = self._accounts.confirm(claims, proof.password, origin_of(request))
             return tokens(await cancel_on_disconnect(request, confirming), 200)
-        began = await cancel_on_disconnect(request, self._browser.confirm(claims, proof.password, origin_of(request)))
+        confirmation = self._browser.confirm(claims, self._cookie(request), proof.password, origin_of(request))
+        began = await cancel_on_disconnect(request, confirmation)
         return JSONResponse(shown_session(began.session), headers=self._fields.set(began.cookie))
 
     async def end(self, request: Request) -> Response:

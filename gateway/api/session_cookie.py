@@ -13,10 +13,10 @@ from gateway.accounts.passwords import Password
 from gateway.accounts.serialize import own_account, rfc3339
 from gateway.api.body import admission_of, origin_of
 from gateway.errors import FieldError, Refusal
-from gateway.gate.session_cookies import own_cookies
+from gateway.gate.session_cookies import own_cookies, require_own_page
 from gateway.policy.policy import Policy
 from gateway.settings.model import Settings
-from gateway.wire.cookies import set_cookie
+from gateway.wire.credential_fields import set_cookie
 
 
 class CookieFields:
@@ -67,10 +67,7 @@ class FirstSessions:
         browsers = self._policy().browsers
         if self._browser is None or browsers is None:
             raise Refusal("invalid_fields", fields=[FieldError("session", "is not offered here")])
-        head = admission_of(request).request
-        missing = browsers.origins.missing_proof(head.fields.kept)
-        if missing or head.fields.canonical_host not in browsers.origins.hosts:
-            raise Refusal("cross_site", missing or "not an own host")
+        require_own_page(admission_of(request).request, browsers)
 
     async def begin(self, request: Request, email: EmailAddress, password: Password | None) -> Response:
         """Sign in to the new account."""

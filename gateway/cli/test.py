@@ -84,7 +84,7 @@ def _unusable(problems: list[Problem]) -> int:
 
 
 def _write_junit(file: Path, report: PolicyTestReport, settings: Settings) -> None:
-    from gateway.cli.junit import junit_xml  # imports an XML parser, which only CI needs
+    from gateway.cli.test_report import junit_xml  # imports an XML parser, which only CI needs
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

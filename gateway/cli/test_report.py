@@ -1,7 +1,9 @@
 """The report of `gateway test`, as text and as JSON."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any
+from xml.etree import ElementTree
 
 import click
 
@@ -108,3 +110,38 @@ def _route_document(route: Route) -> dict[str, Any]:
         "file": position.file if position is not None else None,
         "line": position.line if position is not None else None,
     }
+
+
+def junit_xml(report: PolicyTestReport, settings: Settings) -> bytes:
+    """The report as UTF-8."""
+    root = ElementTree.Element("testsuites", _counts("gateway test", report.results))
+    for file, results in groupby(report.results, lambda result: result.expectation.position.file):
+        group = list(results)
+        suite = ElementTree.SubElement(root, "testsuite", _counts(file, group))
+        for result in group:
+            _add_case(suite, result, settings)
+    ElementTree.indent(root)
+    document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document
+
+
+def _counts(name: str, results: Iterable[Result]) -> dict[str, str]:
+    listed = list(results)
+    failures = sum(result.failure is not None for result in listed)
+    return {"name": name, "tests": str(len(listed)), "failures": str(failures), "errors": "0"}
+
+
+def _add_case(suite: ElementTree.Element, result: Result, settings: Settings) -> None:
+    expectation = result.expectation
+    verb = "allow" if expectation.allowed else "deny"
+    attributes = {
+        "classname": result.test.name,
+        "name": f"{verb} {expectation.text}",
+        "file": expectation.position.file,
+        "line": str(expectation.position.line),
+    }
+    case = ElementTree.SubElement(suite, "testcase", attributes)
+    if result.failure is not None:
+        message = f"expected {expected(expectation)}, found {found(result.verdict)}"
+        failure = ElementTree.SubElement(case, "failure", {"message": message})
+        failure.text = click.unstyle("\n".join(lines(result.failure, settings)))

@@ -34,7 +34,7 @@ from gateway.policy.decide import (
 )
 from gateway.policy.policy import Match, Policy
 from gateway.policy.route import Route
-from gateway.wire.bearer import bearer_credential
+from gateway.wire.credential_fields import bearer_credential
 from gateway.wire.fields import Field, RequestFields
 from gateway.wire.hosts import canonical_host
 from gateway.wire.paths import RequestTarget, canonical_target
@@ -320,7 +320,7 @@ class Gate:
             refusal = check_sign_in(route, age=age, verified=principal.email_verified)
         if refusal is None:
             return admission
-        refusal.route, refusal.caller = route.name, principal
+        refusal.route, refusal.caller, refusal.credential = route.name, principal, claims
         return refusal if is_running else self._redirected(refusal, route, target, request)
 
     def _redirected(self, refusal: Refusal, route: Route, target: RequestTarget, request: RequestHead) -> Refusal:
@@ -361,7 +361,7 @@ def _counted(admission: Admission, count: Count) -> Decision:
     if count.retry_after is None:
         return Admission(route, captures, target, principal, claims, request, fields)
     refusal = Refusal("rate_limited", retry_after=count.retry_after, route=route.name, headers=fields)
-    refusal.caller = principal
+    refusal.caller, refusal.credential = principal, claims
     return refusal
 
 

@@ -10,7 +10,8 @@ from gateway.identity.session_verifier import SessionVerifier
 from gateway.policy.browsers import BrowserPolicy
 from gateway.policy.route import Route
 from gateway.settings.model import Settings
-from gateway.wire.cookies import OwnCookies
+from gateway.wire.credential_fields import OwnCookies
+from gateway.wire.fields import METHOD_OVERRIDES, RequestFields
 
 
 class SessionCookies:
@@ -30,8 +31,9 @@ class SessionCookies:
         if route.own_page:
             self.require_own_page(request)
         elif cookie is not None:
-            method, fields = request.method, request.fields.kept
-            refusal = self._browsers.check_page(route, method, fields, websocket=request.websocket)
+            fields = request.fields
+            can_write = request.websocket or (bool(fields.conditional) and _overrides_method(fields))
+            refusal = self._browsers.check_page(route, request.method, fields.kept, can_write=can_write)
             if refusal is not None and self.verifier.is_cookie(cookie):
                 raise refusal
         return cookie
@@ -43,10 +45,8 @@ class SessionCookies:
 
 def require_own_page(request: RequestHead, browsers: BrowserPolicy) -> None:
     """Raise Refusal `cross_site` unless the request comes from an own page to an own host."""
-    origins, fields = browsers.origins, request.fields
-    if fields.canonical_host not in origins.hosts:
-        raise Refusal("cross_site", "not an own host")
-    missing = origins.missing_proof(fields.kept)
+    fields = request.fields
+    missing = browsers.missing_proof(fields.canonical_host or b"", fields.kept)
     if missing:
         raise Refusal("cross_site", missing)
 
@@ -55,6 +55,12 @@ def sent_to_own_host(request: RequestHead, browsers: BrowserPolicy) -> bytes | N
     """The value of the session cookie; None on other hosts, where each application could have set it."""
     fields = request.fields
     return fields.session_cookie if fields.canonical_host in browsers.origins.hosts else None
+
+
+def _overrides_method(fields: RequestFields) -> bool:
+    """Whether an upstream with `method_override` would see another method. Pages of an origin in `cors` can send such a
+    field."""
+    return any(name.lower() in METHOD_OVERRIDES for _, (name, _) in fields.conditional)
 
 
 def own_cookies(settings: Settings) -> OwnCookies | None:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple, NoReturn
 
 from gateway.errors import Refusal
-from gateway.wire.bearer import MAX_CREDENTIAL
+from gateway.wire.credential_fields import MAX_CREDENTIAL
 
 
 class Jws(NamedTuple):

@@ -24,6 +24,16 @@ def new_opaque(prefix: str) -> str:
     return text + _checksum(text.encode("ascii"))
 
 
+def opaque_of(prefix: str, seed: bytes) -> str:
+    """The credential that follows from a secret seed of at least 64 bytes, always the same one."""
+    number, letters = int.from_bytes(seed, "big"), ""
+    for _ in range(_RANDOM):
+        number, index = divmod(number, len(_LETTERS))
+        letters += _LETTERS[index]
+    text = prefix + letters
+    return text + _checksum(text.encode("ascii"))
+
+
 def is_opaque(presented: bytes, prefix: str) -> bool:
     """Whether the text has the form and the checksum of a credential with this prefix."""
     start = prefix.encode("ascii")

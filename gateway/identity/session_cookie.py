@@ -3,14 +3,18 @@
 The value means nothing outside the gateway and is no token: as a bearer credential it is invalid. The store finds the
 session by the digest of the value. After a renewal, the previous value stays good for a short time, for requests on
 their way, and keeps the authentication that it had: a copy that was stolen before a confirmation does not rise with it.
+
+The next value follows from the current one and a secret of the session. Requests that renew a cookie at the same time
+agree on it, so the order in which a browser reads the responses does not matter.
 """
 
 import hashlib
+import hmac
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 
-from gateway.identity.opaque import is_opaque, new_opaque
+from gateway.identity.opaque import is_opaque, new_opaque, opaque_of
 from gateway.identity.user import Authentication
 
 PREFIX: Final = "gws_"
@@ -18,6 +22,11 @@ PREFIX: Final = "gws_"
 
 def new_cookie() -> str:
     return new_opaque(PREFIX)
+
+
+def following_cookie(value: bytes, secret: bytes) -> str:
+    """The cookie that replaces `value` in the session with this secret."""
+    return opaque_of(PREFIX, hmac.digest(secret, value, "sha512"))
 
 
 def cookie_digest(value: bytes) -> bytes | None:
@@ -29,7 +38,7 @@ class KnownSession(NamedTuple):
     """A browser session as needed for the decision on one of its cookies.
 
     `version` is that of the user's record at the same moment. `replaced_until` is the end of a previous cookie, None
-    for the current one. `remember`: no idle limit.
+    for the current one. `remember`: no idle limit. `secret` is that of `following_cookie`.
     """
 
     id: str
@@ -41,6 +50,10 @@ class KnownSession(NamedTuple):
     replaced_until: datetime | None
     remember: bool
     has_ended: bool
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"KnownSession(id={self.id!r}, user_id={self.user_id!r})"
 
 
 class SessionReader(Protocol):

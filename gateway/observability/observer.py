@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
-from gateway.errors import Caller
+from gateway.errors import Caller, RefusedCredential
 from gateway.gate.admission import Admission, RequestHead
 from gateway.observability.access_log import (
     NO_ROLES,
@@ -46,7 +46,8 @@ class CompletedRequest(Protocol):
     `status` 0: the client disconnected before a response; logged and counted as 499. `code` is that of the refusal, or
     "". Times are those of `time.monotonic`: `started` when the head was read, `forwarded_at` when the request was last
     sent to an upstream, and `answered_at` when the response head arrived; the last two are 0.0 if that did not happen.
-    `received` and `sent` are body bytes. `refused` is the refused caller, if known.
+    `received` and `sent` are body bytes. `refused` is the refused caller, if known, and
+    `refused_credential` its credential.
     """
 
     @property
@@ -55,6 +56,9 @@ class CompletedRequest(Protocol):
     def admission(self) -> Admission | None: ...
     @property
     def refused(self) -> Caller | None: ...
+
+    @property
+    def refused_credential(self) -> RefusedCredential | None: ...
     @property
     def route(self) -> str: ...
     @property
@@ -173,10 +177,10 @@ class Observer:
             if counts is not None:
                 _add(counts, total, total, None)
         if admission is None:
-            path, caller, credential = loggable_path(request.target), finished.refused, ""
+            path, caller, held = loggable_path(request.target), finished.refused, finished.refused_credential
         else:
-            path, caller, claims = admission.target.path, admission.principal, admission.claims
-            credential = "" if claims is None else self._credentials[claims.kind, claims.acr, claims.auth_time]
+            path, caller, held = admission.target.path, admission.principal, admission.claims
+        credential = "" if held is None else self._credentials[held.kind, held.acr, held.auth_time]
         user, roles = ("", NO_ROLES) if caller is None else (caller.id, caller.own_roles)
         trace = "" if request.trace is None else json_trace(request.trace.trace_id)
         # Generated ids are safe. Those of clients are escaped.

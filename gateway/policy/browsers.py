@@ -36,17 +36,24 @@ class BrowserPolicy:
         self._sign_in = sign_in
         self._pages = pages
 
-    def check_page(self, route: Route, method: bytes, fields: Sequence[Field], *, websocket: bool) -> Refusal | None:
+    def check_page(self, route: Route, method: bytes, fields: Sequence[Field], *, can_write: bool) -> Refusal | None:
         """Refusal `cross_site` for a request with a cookie that must come from an own page and does not prove it.
 
         Safe methods need no proof, so that links from other sites work (RFC 9110 9.2.1), except on routes with
-        `same_origin`. Browsers let any page open a WebSocket.
+        `same_origin`, and for requests that `can_write` with a safe method: WebSockets, and overrides of the method.
         """
         is_strict = route.conditions is not None and route.conditions.same_origin
-        if method in SAFE_METHODS and not websocket and not is_strict:
+        if method in SAFE_METHODS and not can_write and not is_strict:
             return None
         missing = self.origins.missing_proof(fields)
         return Refusal("cross_site", missing, route=route.name) if missing else None
+
+    def missing_proof(self, host: bytes | None, fields: Sequence[Field]) -> str:
+        """ "" if a request to this host comes from an own page; otherwise the reason, for the log. None is the host of
+        `server.public_url`."""
+        if host is not None and host not in self.origins.hosts:
+            return "not an own host"
+        return self.origins.missing_proof(fields)
 
     def redirect(
         self, refusal: Refusal, route: Route, target: RequestTarget, method: bytes, fields: RequestFields

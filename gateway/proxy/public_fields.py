@@ -21,7 +21,7 @@ from gateway.proxy.interfaces import Field
 from gateway.proxy.response_head import ResponseHead
 from gateway.proxy.target import Target
 from gateway.samples import Sample
-from gateway.wire.cookies import OwnCookies
+from gateway.wire.credential_fields import OwnCookies, without_clearing_cookies
 
 _ABSOLUTE: Final = re.compile(
     rb"(?:(?P<scheme>https?):)?//(?P<authority>[^/?#\\]*)(?P<path>.*)", re.IGNORECASE | re.DOTALL
@@ -161,7 +161,7 @@ def _has_port(host: bytes) -> bool:
 
 # Takes the gateway's own cookies out of responses, so that no upstream plants or ends a session.
 class UpstreamCookies:
-    """The own cookies that one upstream tries to set. They are dropped and counted."""
+    """The own cookies that one upstream tries to set or to clear. They are dropped and counted."""
 
     def __init__(self, upstream: str, own: OwnCookies) -> None:
         self._upstream = upstream
@@ -170,12 +170,25 @@ class UpstreamCookies:
 
     def removed_from(self, fields: Sequence[Field]) -> Sequence[Field]:
         """The fields without own cookies."""
-        kept = [(name, value) for name, value in fields if not self._is_own(name, value)]
-        self._dropped += len(fields) - len(kept)
+        kept: list[Field] = []
+        for field in fields:
+            allowed = self._allowed(field)
+            if allowed is not field:
+                self._dropped += 1
+            if allowed is not None:
+                kept.append(allowed)
         return kept
 
     def samples(self) -> Iterator[Sample]:
         yield Sample("gateway_upstream_cookies_dropped_total", (self._upstream,), self._dropped)
 
-    def _is_own(self, name: bytes, value: bytes) -> bool:
-        return len(name) == 10 and name.lower() == b"set-cookie" and self._own.is_set_by(value)
+    def _allowed(self, field: Field) -> Field | None:
+        """The field itself, a copy that clears no cookies, or None."""
+        name, value = field
+        if len(name) == 10 and name.lower() == b"set-cookie":
+            return None if self._own.is_set_by(value) else field
+        if len(name) == 15 and name.lower() == b"clear-site-data":
+            others = without_clearing_cookies(value)
+            if others != value:
+                return (name, others) if others else None
+        return field

@@ -49,6 +49,7 @@ _SPECIAL: Final[dict[bytes, int]] = {
     b"content-location": _ADDRESS,
     b"refresh": _ADDRESS,
     b"set-cookie": _COOKIE,
+    b"clear-site-data": _COOKIE,
 }
 # RFC 9110 6.5.1: fields for framing, routing and authentication are not allowed as trailers.
 _NOT_AS_TRAILER: Final = frozenset(

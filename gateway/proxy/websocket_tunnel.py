@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import Final, cast
 
-from gateway.proxy.stall_watch import StallWatch
+from gateway.proxy.slow_peers import StallWatch
 from gateway.wire.websocket import FrameCounter, close_frame
 
 CLOSE_TIMEOUT: Final = 0.4  # seconds in which a partial frame can end and a side can answer the gateway's Close

@@ -14,8 +14,7 @@ from gateway.accounts.browser_sessions import BrowserSessions
 from gateway.accounts.confirmation import Confirmation
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import PasswordPool
-from gateway.accounts.service import Accounts
-from gateway.accounts.sessions import SessionService
+from gateway.accounts.service import Accounts, SessionService
 from gateway.accounts.sign_in import PasswordSignIn, VerificationRequired
 from gateway.api.accounts import account_endpoints, key_endpoints, session_endpoints
 from gateway.api.administration import administration_endpoints
@@ -190,7 +189,7 @@ def open_pages(resources: Resources) -> "Pages | None":
 def _page_endpoints(pages: "Pages | None", services: Services) -> Mapping[str, Endpoint]:
     if pages is None or services.browser is None:
         return {}
-    from gateway.api.pages.handlers import page_handlers
+    from gateway.api.pages.endpoints import page_handlers
 
     return pages.endpoints(
         page_handlers(

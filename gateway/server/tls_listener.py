@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Final
 
 from gateway.errors import Refusal
-from gateway.proxy.stall_watch import STALL
+from gateway.proxy.slow_peers import STALL
 from gateway.server.runtime import Runtime
 from gateway.wire.problem import problem_body, problem_fields
 

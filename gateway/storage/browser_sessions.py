@@ -39,6 +39,7 @@ _KNOWN: Final[Select[Any]] = select(
     sessions.c.expires_at,
     sessions.c.remember,
     sessions.c.ended_at.is_not(None).label("has_ended"),
+    sessions.c.family,
 ).join_from(sessions, users, users.c.id == sessions.c.user_id)
 _DIGESTS: Final[BindParameter[Any]] = bindparam("digests", expanding=True)
 _BY_DIGEST: Final = _KNOWN.where(or_(sessions.c.digest.in_(_DIGESTS), sessions.c.previous_digest.in_(_DIGESTS)))
@@ -178,4 +179,5 @@ def _session_of(row: Any, *, is_previous: bool) -> KnownSession:
         replaced_until=row.previous_until if is_previous else None,
         remember=bool(row.remember),
         has_ended=bool(row.has_ended),
+        secret=row.family,
     )

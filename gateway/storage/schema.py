@@ -138,7 +138,7 @@ def _upgrade(connection: Connection) -> bool:
     if not inspect(connection).has_table(VERSION_TABLE):
         _write_version(connection, found)
         connection.execute(text(f"DROP TABLE {_OLD_VERSION_TABLE}"))
-    from gateway.storage.migrations.running import migrate  # imports Alembic
+    from gateway.storage.migrations import migrate  # imports Alembic
 
     migrate(connection, HEAD)
     return True

@@ -118,13 +118,15 @@ def end_sessions(
 
 
 def renew_cookie(connection: Connection, session_id: str, renewal: CookieRenewal, now: datetime) -> bool:
-    """Give an open browser session a new cookie after a proof of the password. Return whether the session is open. The
-    previous cookie keeps its authentication, and the one before it ends."""
+    """Give an open browser session a new cookie after a proof of the password. Return whether the session is open and
+    the new cookie is its current one: another request can have renewed it first. The previous cookie keeps its
+    authentication, and the one before it ends."""
     columns = sessions.c
+    is_open = (columns.id == session_id, columns.kind == BROWSER, columns.ended_at.is_(None))
     amr = case((columns.amr.contains(PASSWORD), columns.amr), else_=columns.amr + f" {PASSWORD}")
     renewed = (
         update(sessions)
-        .where(columns.id == session_id, columns.kind == BROWSER, columns.ended_at.is_(None))
+        .where(*is_open, columns.digest == renewal.replaced)
         .values(
             digest=renewal.digest,
             previous_digest=columns.digest,
@@ -137,7 +139,10 @@ def renew_cookie(connection: Connection, session_id: str, renewal: CookieRenewal
             used_at=now,
         )
     )
-    return connection.execute(renewed).rowcount > 0
+    if connection.execute(renewed).rowcount > 0:
+        return True
+    agreed = select(columns.id).where(*is_open, columns.digest == renewal.digest)
+    return connection.execute(agreed).scalar_one_or_none() is not None
 
 
 def end_keys(

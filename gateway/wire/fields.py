@@ -9,7 +9,7 @@ GHSA-f59h-q822-g45g). A name that folds to a special name but differs from it is
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from gateway.wire.cookies import OwnCookies
+from gateway.wire.credential_fields import OwnCookies
 from gateway.wire.head_template import KNOWN_HEADS, HeadTemplate, Names, Picker, Values, is_memorable, picker
 
 Field = tuple[bytes, bytes]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.accounts.roles import accepted_roles, admin_roles
+from gateway.policy.roles import accepted_roles, admin_roles
 from tests.accounts.harness import make_settings
 
 DECLARED = {"admin": ("editor",), "editor": ("user",), "user": (), "root": ("admin",), "boss": ("root",)}

@@ -271,13 +271,13 @@ TESTS = """
   deny: [POST /orders -> 403, GET /page -> 403]
 - name: own pages write
   as: {roles: [user], credential: cookie, fetch_site: same-origin}
-  allow: [POST /orders, GET /page]
+  allow: [POST /orders, GET /page, DELETE /auth/session]
 - name: API keys and tokens do not see the page
   as: {roles: [user], credential: api_key}
   deny: [GET /page -> 403 page]
 - name: a browser is sent to the sign-in page
   as: anonymous
-  deny: [GET /orders -> 303 orders, GET /orders -> 401, POST /orders -> 401]
+  deny: [GET /orders -> 303 orders, GET /orders -> 401, POST /orders -> 401, POST /auth/session -> 403]
 """
 WRONG = [
     ("as: anonymous\n  deny: [POST /orders -> 303]", "POST /orders -> 303"),
@@ -297,7 +297,7 @@ def test_policy_tests_name_credentials_ages_and_pages(folder: Path) -> None:
 
     outcome = run_here("test", "t.yaml", "--config", "g.yaml", folder=folder)
 
-    assert "6 tests, 11 requests: all as expected" in outcome.out, outcome.out
+    assert "6 tests, 13 requests: all as expected" in outcome.out, outcome.out
 
 
 @pytest.mark.parametrize(("text", "line"), WRONG)

@@ -11,6 +11,17 @@ from tests.support.wording import request
 WITH_COOKIES = "https://admin.gateway.test"
 WITHOUT = "https://app.example"
 EVIL = "https://evil.example"
+NOT_LISTED = (
+    EVIL,
+    "null",
+    "",
+    f"{WITH_COOKIES}.evil.example",
+    f"{WITH_COOKIES}:443",
+    f"{WITH_COOKIES}/",
+    "https://evil-admin.gateway.test",
+    "http://admin.gateway.test",
+    f"{WITH_COOKIES}, {WITH_COOKIES}",
+)
 
 
 @pytest.fixture(scope="module", params=["serve", "asgi"])
@@ -44,7 +55,11 @@ def test_a_listed_page_can_call_the_endpoints(
 
 @pytest.mark.parametrize(
     ("path", "origin"),
-    [("/auth/session", EVIL), ("/auth/session", "null"), ("/auth/users", WITH_COOKIES), ("/auth/audit", WITHOUT)],
+    [
+        *(("/auth/session", origin) for origin in NOT_LISTED),
+        ("/auth/users", WITH_COOKIES),
+        ("/auth/audit", WITHOUT),
+    ],
 )
 def test_other_pages_and_administration_get_no_permission(gateway: Gateway, path: str, origin: str) -> None:
     answer = preflight(gateway, path, origin, "GET" if "session" not in path else "POST")
@@ -82,3 +97,24 @@ def test_a_refusal_of_an_endpoint_is_readable_once(gateway: Gateway) -> None:
 
     assert answer.status == 422
     assert answer.values("access-control-allow-origin") == [WITHOUT.encode()]
+
+
+@pytest.mark.parametrize("origin", [WITH_COOKIES, *NOT_LISTED])
+def test_refusals_of_every_kind_say_for_whom_they_are_and_are_not_cached(gateway: Gateway, origin: str) -> None:
+    listed = [origin.encode()] if origin == WITH_COOKIES else []
+    for path, fields, body, status in (
+        ("/auth/me", (), None, 401),
+        ("/auth/login", ("Content-Type: application/json",), b"{", 400),
+        ("/auth/login", ("Content-Type: text/xml",), b"{}", 415),
+        ("/auth/login", ("Content-Type: application/json",), b"x" * 100_000, 413),
+        ("/auth/session", ("Content-Type: application/json", "Sec-Fetch-Site: cross-site"), b"{}", 403),
+    ):
+        if status == 403 and listed:
+            continue  # A listed Origin is the proof.
+        method = "GET" if body is None else "POST"
+        asked = request(path, method=method, fields=[f"Origin: {origin}", *fields], body=body, host=HOST)
+        answer = gateway.ask(asked)
+
+        assert answer.status == status
+        assert answer.values("access-control-allow-origin") == listed
+        assert (answer.value("vary"), answer.value("cache-control")) == (b"Origin", b"no-store")

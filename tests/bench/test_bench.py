@@ -71,9 +71,9 @@ def answering(answer: bytes) -> Handler:
     """A connection handler that answers one request with these bytes and closes."""
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
-        writer.close()
+        with contextlib.suppress(asyncio.IncompleteReadError), contextlib.closing(writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
 
     return respond
 
@@ -199,7 +199,7 @@ class TestLatency:
 
         async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal served
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError), contextlib.closing(writer):
                 while True:
                     await reader.readuntil(b"\r\n\r\n")
                     served += 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import DOCS, File, steps
+from tests.docs.pages import DOCS, Command, File, matches, steps
 from tests.docs.reader import Reader
 from tests.support.express import express_packages
 from tests.support.processes import PROJECT
@@ -31,6 +31,27 @@ def test_a_page_leads_from_an_empty_folder_to_a_signed_in_request(page: Path, tm
         react_archives(CACHE)
     with Reader(tmp_path, node=node, cache=CACHE) as reader:
         reader.follow(page)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_shows_the_answer_for_a_signed_in_user_and_a_refusal(page: Path) -> None:
+    shown = [step.output for step in steps(page) if isinstance(step, Command) and step.output]
+    assert any("Buy milk" in output or "Hello ada@example.com" in output for output in shown)
+    assert any('"code": "token_missing"' in output for output in shown)
+
+
+@pytest.mark.parametrize(
+    ("shown", "real", "is_equal"),
+    [
+        ("Hello …, this is /", "Hello ada, this is /\n", True),
+        ("Hello …, this is /", "Hello ada, this is /reports\n", False),
+        ("HTTP/1.1 204 No Content\n…", "HTTP/1.1 204 No Content\r\ndate: x\r\n\r\n", True),
+        ('{"a": …}', '{"b": 1}', False),
+        ("a.c", "abc", False),
+    ],
+)
+def test_an_ellipsis_in_shown_output_stands_for_any_text(shown: str, real: str, is_equal: bool) -> None:
+    assert matches(shown, real) is is_equal
 
 
 def test_each_framework_has_a_page_and_an_example() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from bench.stores.postgres import PostgresServer, running_postgres
 from bench.stores.valkey import ValkeyServer
@@ -12,7 +13,11 @@ from bench.stores.valkey import running as running_valkey
 from tests.support.configurations import changed
 from tests.support.gateways import Gateways
 from tests.support.processes import FACES, Configuration, Gateway, command, write_configuration
+from tests.support.scale import WHOLE
 from tests.support.waiting import eventually
+
+# The replicas promise 100 ms. Other tests run beside the default run, which therefore allows a second.
+_PROPAGATION: Final = 0.1 if WHOLE else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +73,10 @@ def replicated(gateways: Gateways, folder: Path, **sections: Mapping[str, object
         postgres = stack.enter_context(running_postgres())
         valkey = stack.enter_context(running_valkey(folder))
         storage = {"database": postgres.url(postgres.create_database()), "redis": valkey.url}
-        configuration = changed(gateways.configuration(folder), storage=storage, **sections)
+        sections["storage"] = storage | dict(sections.get("storage", {}))
+        configuration = changed(gateways.configuration(folder), **sections)
         first, second = _started(configuration, folder, stack)
-        yield Replicated(Deployment(first, second, propagation=0.1), postgres, valkey)
+        yield Replicated(Deployment(first, second, propagation=_PROPAGATION), postgres, valkey)
 
 
 @contextmanager

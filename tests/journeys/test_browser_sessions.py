@@ -17,6 +17,7 @@ from tests.support.browsers import COOKIE, OWN_PAGE, Browser
 from tests.support.expectations import passes
 from tests.support.processes import PASSWORD, Account, Gateway
 from tests.support.recording import RecordingUpstream
+from tests.support.scale import scaled
 from tests.support.waiting import eventually
 from tests.support.websockets import Socket, echoing, text
 from tests.support.wording import bearer, request
@@ -325,6 +326,38 @@ def test_a_confirmation_makes_a_new_cookie_and_the_old_one_does_not_rise(
         assert before.at(gateway).session()["authenticated_at"] == began
     browser.sign_out()
     soon(deployment, time.monotonic(), lambda gateway: status(before, gateway) == (401, "token_revoked"))
+
+
+def _confirmed(browser: Browser) -> tuple[int, str | None]:
+    """Status and cookie of a confirmation."""
+    answer = browser.post("/auth/session/confirm", {"password": PASSWORD})
+    return answer.status, browser.cookie
+
+
+def test_tabs_that_confirm_at_the_same_time_agree_on_one_cookie(deployment: Deployment, browser: Browser) -> None:
+    """The browser keeps the cookie of the response that it reads last, in any order."""
+    tabs = [browser.at(deployment.all[number % len(deployment.all)]) for number in range(scaled(100))]
+    with ThreadPoolExecutor(len(tabs)) as threads:
+        outcomes = list(threads.map(_confirmed, tabs))
+    assert {code for code, _ in outcomes} <= {200, 503}, "a database that is too busy can refuse some"
+    [cookie] = {cookie for code, cookie in outcomes if code == 200}
+    assert cookie != browser.cookie
+    for gateway in deployment.all:
+        assert status(Browser(gateway, cookie)) == (200, None)
+        assert status(browser, gateway) == (200, None), "requests on their way"
+
+
+def test_a_session_that_ends_during_confirmations_stays_ended(deployment: Deployment, browser: Browser) -> None:
+    tabs = [browser.at(deployment.all[number % len(deployment.all)]) for number in range(12)]
+    with ThreadPoolExecutor(len(tabs) + 1) as threads:
+        confirming = threads.map(_confirmed, tabs)
+        assert threads.submit(browser.at(deployment.second).sign_out).result().status == 204
+        outcomes = set(confirming)
+    since = time.monotonic()
+    assert {code for code, _ in outcomes} <= {200, 401, 503}
+    for cookie in {cookie for _, cookie in outcomes} | {browser.cookie}:
+        left = Browser(deployment.first, cookie)
+        soon(deployment, since, lambda gateway, left=left: status(left, gateway)[0] == 401)  # type: ignore[misc]
 
 
 def test_a_confirmation_by_token_makes_new_tokens_of_the_same_session(deployment: Deployment, account: Account) -> None:

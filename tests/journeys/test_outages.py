@@ -85,7 +85,7 @@ def test_without_redis_every_user_is_served_within_the_limits(
         assert called(gateway, known) == SERVED
     disabled = replicas.deployment.command("users", "disable", known.email)
     for gateway in both:
-        while (seen := called(gateway, known)) == SERVED and time.monotonic() - disabled < 0.1:
+        while (seen := called(gateway, known)) == SERVED and time.monotonic() - disabled < 1.0:
             pass
         assert seen == INACTIVE
 
@@ -169,7 +169,7 @@ def test_a_redis_that_refuses_writes_keeps_no_disabled_user_in(
         assert [called(gateway, known), called(gateway, doomed)] == [SERVED, INACTIVE]
     disabled = replicas.deployment.command("users", "disable", known.email)
     for gateway in both:
-        while (seen := called(gateway, known)) == SERVED and time.monotonic() - disabled < 0.1:
+        while (seen := called(gateway, known)) == SERVED and time.monotonic() - disabled < 1.0:
             pass
         assert seen == INACTIVE
 

@@ -163,7 +163,16 @@ def finished(route: str, method: bytes, status: int) -> Any:
         method=method, target=b"/x", client="127.0.0.1", fields=fields, request_id=b"1", trace=None
     )
     times = {"started": 0.0, "forwarded_at": 0.0, "answered_at": 0.0, "received": 0, "sent": 0}
-    return SimpleNamespace(request=request, admission=None, refused=None, route=route, status=status, code="", **times)
+    return SimpleNamespace(
+        request=request,
+        admission=None,
+        refused=None,
+        refused_credential=None,
+        route=route,
+        status=status,
+        code="",
+        **times,
+    )
 
 
 def addresses(count: int) -> Iterable[str]:

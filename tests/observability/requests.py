@@ -32,6 +32,7 @@ class Request:
     request: Any
     admission: Any
     refused: Any
+    refused_credential: Any
     route: str
     status: int
     code: str
@@ -70,7 +71,7 @@ def finished(*, admitted: bool = True, trace: str | None = None, **differing: An
             claims=usual["claims"],
         )
     outcome = (usual["status"], usual["code"], started, forwarded, answered, usual["received"], usual["sent"])
-    return Request(head, admission, caller, route, *outcome)
+    return Request(head, admission, caller, usual["claims"], route, *outcome)
 
 
 def complete(observer: Observer, **differing: Any) -> None:

@@ -368,9 +368,12 @@ def test_a_process_without_standard_output_serves_all_the_same(
         ({"kind": "api_key", "auth_time": 0.0, "acr": ""}, {"credential": "api_key", "acr": "", "age": None}),
     ],
 )
-def test_a_line_has_the_credential_and_the_age_of_its_sign_in(sign_in: dict[str, Any], said: dict[str, Any]) -> None:
+@pytest.mark.parametrize("admitted", [True, False])
+def test_a_line_has_the_credential_and_the_age_of_its_sign_in(
+    sign_in: dict[str, Any], said: dict[str, Any], admitted: bool
+) -> None:
     before, log = time.time(), Collected()
-    complete(log.observer, claims=SimpleNamespace(**sign_in))
+    complete(log.observer, claims=SimpleNamespace(**sign_in), admitted=admitted)
     log.observer.close()
 
     entry = json.loads(b"".join(log.blocks))

@@ -83,10 +83,10 @@ def test_a_request_with_a_cookie_needs_proof(
     rules, route = rules_of(policy), route_at(policy, path)
 
     refusal = rules.check_page(
-        route, method.encode(), head({"Origin": "https://evil.example"}).kept, websocket=websocket
+        route, method.encode(), head({"Origin": "https://evil.example"}).kept, can_write=websocket
     )
     proven = rules.check_page(
-        route, method.encode(), head({"Origin": "https://admin.example.com"}).kept, websocket=websocket
+        route, method.encode(), head({"Origin": "https://admin.example.com"}).kept, can_write=websocket
     )
 
     assert (refusal is not None) == proof_needed

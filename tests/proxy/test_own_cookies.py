@@ -6,10 +6,10 @@ from tests.support.browsers import COOKIE, OWN_PAGE, SETTINGS, Browser
 from tests.support.expectations import passes
 from tests.support.gateways import Gateways
 from tests.support.processes import Engine, Face, Gateway
-from tests.support.recording import RecordingUpstream
+from tests.support.recording import RecordingUpstream, Script
 from tests.support.scripts import answer, raw
 from tests.support.waiting import eventually
-from tests.support.websockets import Socket, echoing
+from tests.support.websockets import Socket, echoing, handshake
 from tests.support.wording import request
 
 pytestmark = pytest.mark.every_way
@@ -52,9 +52,11 @@ def test_oauth2_proxy_644_no_upstream_gets_the_session_cookie(
             (f"cookie: {own}; a=1\r\nCookie: b=2; {own.lower()}", [b"a=1", b"b=2"]),
             (f"Cookie: {COOKIE}-flow=x; theme=dark", [b"theme=dark"]),
             (f'Cookie: a="{COOKIE}"; =; b', [f'a="{COOKIE}"; =; b'.encode()]),
+            (f"Cookie: caf\xe9=\xff;; {own};;b=2", [b"caf\xe9=\xff;;;b=2"]),
+            (f"Connection: Cookie\r\nCookie: {own}; a=1", []),
         ):
             signed_in = (browser.line,) if own not in sent and not path.startswith("/public") else ()
-            received = passes(gateway, upstream, request(path, fields=[sent, *signed_in]))
+            received = passes(gateway, upstream, request(path, fields=[sent.encode("latin-1"), *signed_in]))
             assert received.values("cookie") == arrived, (path, sent)
             assert browser.cookie is not None and browser.cookie.encode() not in received.head
 
@@ -77,7 +79,17 @@ SET = [
     "X-Between: 1",
     "Set-Cookie: session=mine; Path=/app",
     f'Set-Cookie: "{COOKIE}"=other',
+    'Clear-Site-Data: "cookies"',
+    'clear-site-data: "cache","Cookies" , "storage"',
+    'Clear-Site-Data: "*"',
+    'Clear-Site-Data: "cache",  "storage"',
 ]
+CLEARED = [
+    b'"cache", "storage"',
+    b'"cache", "clientHints", "executionContexts", "prefetchCache", "prerenderCache", "storage"',
+    b'"cache",  "storage"',
+]
+DROPPED = 8
 LEFT = [b"a=1; Path=/", b"session=mine; Path=/app", f'"{COOKIE}"=other'.encode()]
 
 
@@ -101,18 +113,33 @@ def test_an_upstream_neither_plants_nor_ends_a_session(
         got = gateway.get("/public/x")
         assert got.status == status
         assert got.values("set-cookie") == LEFT
+        assert got.values("clear-site-data") == CLEARED
         assert got.values("x-between") == [b"1"]
-    eventually(lambda: dropped(gateway) == before + 15)
+    eventually(lambda: dropped(gateway) == before + 3 * DROPPED)
 
 
-def test_an_interim_response_sets_no_own_cookie(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    hints = f"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nSet-Cookie: {COOKIE}=planted\r\n\r\n"
-    final = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+def test_interim_responses_and_trailers_set_no_own_cookie(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    lines = "\r\n".join(SET)
+    hints = f"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n{lines}\r\n\r\n"
+    final = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n{lines}\r\n\r\n"
     upstream.on("/public/x", raw((hints + final).encode()))
+    got = gateway.get("/public/x")
+    assert (got.status, got.body, got.values("set-cookie")) == (200, b"ok", [])
+    for head in got.interim:
+        assert (head.values("set-cookie"), head.values("clear-site-data")) == (LEFT, CLEARED)
+    names = {name.lower() for name, _ in got.trailers}
+    assert names.isdisjoint({b"set-cookie", b"clear-site-data"})
+
+
+@pytest.mark.parametrize("answers", [echoing(*SET), answer(403, SET, b"no")], ids=["accepted", "refused"])
+def test_a_handshake_sets_no_own_cookie(
+    gateway: Gateway, browser: Browser, upstream: RecordingUpstream, answers: Script
+) -> None:
+    upstream.on("/sockets/x", answers)
     with gateway.caller() as caller:
-        caller.send(request("/public/x"))
-        head = caller.receive_head()
-        assert not head.has("set-cookie")
+        head = caller.send(handshake("/sockets/x", browser.line, OWN_PAGE)).receive_head()
+        assert head.status in (101, 403)
+        assert (head.values("set-cookie"), head.values("clear-site-data")) == (LEFT, CLEARED)
 
 
 def test_without_sessions_every_cookie_passes(
@@ -121,7 +148,7 @@ def test_without_sessions_every_cookie_passes(
     gateway = gateways.gateway("standard", face, engine)
     upstream.on("/public/x", answer(200, SET, b"body"))
     got = gateway.get("/public/x", f"Cookie: a=1; {COOKIE}=v")
-    assert len(got.values("set-cookie")) == 8
+    assert (len(got.values("set-cookie")), len(got.values("clear-site-data"))) == (8, 4)
     assert upstream.only.values("cookie") == [f"a=1; {COOKIE}=v".encode()]
 
 

@@ -22,8 +22,8 @@ from tests.support.wording import request
 
 _PROGRAM = """
 import sys
-import gateway.server.upload_rate
-gateway.server.upload_rate.WINDOW = 1.0
+import gateway.proxy.slow_peers
+gateway.proxy.slow_peers.WINDOW = 1.0
 sys.argv = sys.argv[1:]
 import runpy
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -52,10 +53,11 @@ class Cookies:
         assert cookie is not None
         return cookie
 
-    async def renew(self, claims: Claims, *, grace: float = 10.0) -> bytes:
-        cookie = new_cookie().encode()
-        assert await self.store.renew(self.owner.id, claims.session, CookieRenewal(digest_of(cookie), grace))
-        return cookie
+    async def renew(self, claims: Claims, cookie: bytes, *, grace: float = 10.0) -> bytes:
+        following = new_cookie().encode()
+        renewal = CookieRenewal(digest_of(cookie), digest_of(following), grace)
+        assert await self.store.renew(self.owner.id, claims.session, renewal)
+        return following
 
     async def refused(self, cookie: bytes, replica: int = 0) -> str:
         with pytest.raises(Refusal) as refusal:
@@ -182,7 +184,7 @@ async def test_a_renewed_cookie_is_good_for_the_grace_with_its_own_age(
     began = clock.now
     claims = await cookies.replicas[0].ask(first)
     clock.now += 30
-    second = await cookies.renew(claims)
+    second = await cookies.renew(claims, first)
     record = await users.user(cookies.owner.id)
     assert record is not None and record.version > claims.record_version, "which tells the replicas"
     before, after = await cookies.replicas[1].ask(first), await cookies.replicas[1].ask(second)
@@ -194,10 +196,20 @@ async def test_a_renewed_cookie_is_good_for_the_grace_with_its_own_age(
     assert cookies.replicas[1].known(first) is None
     assert await cookies.refused(first, replica=1) == "token_invalid"
     assert await cookies.replicas[0].ask(second)
-    third = await cookies.renew(claims)
+    third = await cookies.renew(claims, second)
     assert await cookies.replicas[0].ask(second)
     assert await cookies.refused(first) == "token_invalid", "only one cookie before the current one is kept"
     assert await cookies.replicas[0].ask(third)
+
+
+async def test_the_same_renewal_twice_is_one_and_another_of_the_same_cookie_is_refused(cookies: Cookies) -> None:
+    first = await cookies.open()
+    claims = await cookies.replicas[0].ask(first)
+    renewal = CookieRenewal(digest_of(first), digest_of(new_cookie().encode()), 10.0)
+    for _ in range(2):
+        assert await cookies.store.renew(cookies.owner.id, claims.session, renewal)
+    other = replace(renewal, digest=digest_of(new_cookie().encode()))
+    assert await cookies.store.renew(cookies.owner.id, claims.session, other) is None
 
 
 async def test_a_new_password_renews_the_own_cookie_and_ends_the_other_sessions(
@@ -206,7 +218,7 @@ async def test_a_new_password_renews_the_own_cookie_and_ends_the_other_sessions(
     own, other = await cookies.open(), await cookies.open()
     claims = await cookies.replicas[0].ask(own)
     following = new_cookie().encode()
-    effects = PasswordEffects(claims.session, CookieRenewal(digest_of(following), 10.0))
+    effects = PasswordEffects(claims.session, CookieRenewal(digest_of(own), digest_of(following), 10.0))
     assert await users.set_password(cookies.owner.id, "new", by=Actor(cookies.owner.id), effects=effects)
     assert await cookies.refused(other) == "token_revoked"
     for cookie in (own, following):

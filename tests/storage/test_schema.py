@@ -20,7 +20,7 @@ from sqlalchemy import Connection, text
 from gateway.errors import CannotStart, StorageUnavailable
 from gateway.storage import schema
 from gateway.storage.database import Database
-from gateway.storage.migrations.running import configuration, migrate
+from gateway.storage.migrations import configuration, migrate
 from gateway.storage.tables import VERSION_TABLE, metadata
 from gateway.storage.users import Users
 from tests.support.databases import create

@@ -102,10 +102,10 @@ class Browser:
 
 
 @contextmanager
-def browsing(folder: Path) -> Iterator[Browser]:
+def browsing(folder: Path, *options: str) -> Iterator[Browser]:
     if _BINARY is None:
         pytest.skip("no chromium here")
-    command = [_BINARY, *_OPTIONS, f"--user-data-dir={folder}", "about:blank"]
+    command = [_BINARY, *_OPTIONS, *options, f"--user-data-dir={folder}", "about:blank"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         told = folder / "DevToolsActivePort"

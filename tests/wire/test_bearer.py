@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import Refusal
-from gateway.wire.bearer import MAX_CREDENTIAL, bearer_credential
+from gateway.wire.credential_fields import MAX_CREDENTIAL, bearer_credential
 
 TOKEN68 = (string.ascii_letters + string.digits + "-._~+/").encode()
 LONGEST = b"a" * MAX_CREDENTIAL

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.cookies import OwnCookies, set_cookie
+from gateway.wire.credential_fields import OwnCookies, set_cookie, without_clearing_cookies
 from gateway.wire.fields import FieldRules
 from tests.support.waiting import cpu_within
 
@@ -125,6 +125,26 @@ def test_without_sessions_the_field_is_one_like_any_other() -> None:
 )
 def test_an_upstream_that_sets_an_own_cookie_is_recognised(sets: bytes, own: bool) -> None:
     assert COOKIES.is_set_by(sets) is own
+
+
+ALL_OTHERS = b'"cache", "clientHints", "executionContexts", "prefetchCache", "prerenderCache", "storage"'
+
+
+@pytest.mark.parametrize(
+    ("sent", "left"),
+    [
+        (b'"cookies"', b""),
+        (b'"cookies", "COOKIES"', b""),
+        (b'"cache", "cookies","storage"', b'"cache", "storage"'),
+        (b'"*"', ALL_OTHERS),
+        (b'"storage", "*"', b'"storage", ' + ALL_OTHERS),
+        (b'"cache","storage"', b'"cache","storage"'),
+        (b"cookies", b"cookies"),  # no type: browsers need the quotes
+        (b",,", b",,"),
+    ],
+)
+def test_a_field_that_clears_cookies_clears_only_the_rest(sent: bytes, left: bytes) -> None:
+    assert without_clearing_cookies(sent) == left
 
 
 def test_the_attributes_are_exactly_those_that_the_prefix_asks_for() -> None:

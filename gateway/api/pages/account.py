@@ -9,10 +9,9 @@ from gateway.accounts.api_keys import ApiKeyService
 from gateway.accounts.browser_sessions import BrowserSessions
 from gateway.accounts.commands import KeyRequest, PasswordChange
 from gateway.accounts.inputs import accept
-from gateway.accounts.service import Accounts
-from gateway.accounts.sessions import SessionService
+from gateway.accounts.service import Accounts, SessionService
 from gateway.accounts.store import ActiveSession
-from gateway.api.body import cancel_on_disconnect, origin_of
+from gateway.api.body import cancel_on_disconnect, cookie_of, origin_of
 from gateway.api.pages.links import LinkServices
 from gateway.api.pages.site import Visit
 from gateway.api.pages.views import AccountView, CreatedKeyView, KeyRow, KeyView, PasswordView, SessionRow
@@ -123,7 +122,7 @@ class AccountPages:
             fields["current_password"] = values.get("current_password", "")
         try:
             change = accept(PasswordChange, fields, visit.site.settings)
-            following = await self._browser.next_cookie(claims)
+            following = await self._browser.next_cookie(claims, cookie_of(visit.request))
             changing = self._accounts.change_password(
                 claims,
                 change.current_password,

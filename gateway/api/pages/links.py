@@ -198,8 +198,7 @@ class LinkPages:
                 return _invalid(visit, "invitation", refusal)
             kind = "sign_in" if refusal.code == "account_exists" else _invitation_kind(visit, link)
             view = _link_view(visit, kind, link.email)
-            urls = {"sign_in": visit.url("sign_in", return_to=visit.here())}
-            return visit.refuse(refusal, "invitation", view, values, focus="new_password", names=_NEW, urls=urls)
+            return visit.refuse(refusal, "invitation", view, values, focus="new_password", names=_NEW)
         if registered is not None:
             return await begin(visit, self._browser, self._accounts, registered.email, body.password or "")
         return visit.redirect(visit.url("account", done="invitation"))

@@ -9,7 +9,7 @@ from gateway.accounts.browser_sessions import BrowserSessions
 from gateway.accounts.commands import BrowserLogin, PasswordProof
 from gateway.accounts.inputs import accept
 from gateway.accounts.service import Accounts
-from gateway.api.body import admission_of, cancel_on_disconnect, origin_of
+from gateway.api.body import admission_of, cancel_on_disconnect, cookie_of, origin_of
 from gateway.api.pages.site import Visit
 from gateway.api.pages.views import AddressView, SignInView
 from gateway.api.session_cookie import CookieFields
@@ -64,7 +64,9 @@ class SignInPages:
         values = await visit.form()
         try:
             proof = accept(PasswordProof, {"password": values.get("password", "")}, visit.site.settings)
-            confirming = self._browser.confirm(claims, proof.password, origin_of(visit.request))
+            confirming = self._browser.confirm(
+                claims, cookie_of(visit.request), proof.password, origin_of(visit.request)
+            )
             began = await cancel_on_disconnect(visit.request, confirming)
         except Refusal as refusal:
             code = "wrong_password" if refusal.code == "invalid_credentials" else ""

@@ -41,6 +41,8 @@ PATHS: Final[Mapping[str, str]] = {
 LOGO: Final = "/logo"
 # Pages of a sign-in, which keep the place to return to.
 _ON_THE_WAY: Final = frozenset(("confirm", "forgot", "register", "sign_in"))
+# The parameters that pages read. Links from campaigns and mail filters add others, of any form.
+_PARAMETERS: Final = frozenset(("done", "lang", "return_to", "token"))
 _HIDDEN: Final = frozenset(("password", "new_password", "current_password"))
 
 
@@ -112,8 +114,8 @@ class Visit:
 
     @classmethod
     def of(cls, site: Site, request: Request) -> "Visit":
-        """Read the query. Raises `bad_request`."""
-        query = query_fields(request)
+        """Read the query. Raises `bad_request` for a repeated parameter of the pages."""
+        query = query_fields(request, names=_PARAMETERS)
         language = site.language(query.get("lang"), request.headers.get("accept-language", ""))
         admission = admission_of(request)
         claims = admission.claims
@@ -148,10 +150,10 @@ class Visit:
         return url + ("&" if "?" in url else "?") + urlencode(parameters) if parameters else url
 
     def here(self) -> str:
-        """The path and query of this request, to return to."""
-        query: bytes = self.request.scope["query_string"]
+        """The path and parameters of this request, to return to, without the token of a link (CVE-2026-26273)."""
         path: bytes = self.request.scope["raw_path"]
-        return (path + (b"?" + query if query else b"")).decode("latin-1")
+        parameters = {name: value for name, value in self.query.items() if name != "token"}
+        return path.decode("latin-1") + (f"?{urlencode(parameters)}" if parameters else "")
 
     def return_to(self) -> str:
         """The place after a sign-in. It is checked again where it is used."""

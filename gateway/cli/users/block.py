@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import click
 
-from gateway.accounts.blocked_subjects import Blocking
+from gateway.accounts.administration import Blocking
 from gateway.accounts.store import BlockedSubject
 from gateway.cli.configuration import config_option, json_option, loaded
 from gateway.cli.output import print_json, print_table, say

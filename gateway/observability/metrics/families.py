@@ -104,7 +104,7 @@ _ALL: Final = (
     Family(
         "gateway_upstream_cookies_dropped_total",
         "counter",
-        "Cookies of the gateway that an upstream tried to set.",
+        "Fields by which an upstream tried to set or clear cookies of the gateway.",
         ("upstream",),
     ),
     Family(

@@ -8,13 +8,13 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.errors import Caller, Refusal
+from gateway.errors import Caller, Refusal, RefusedCredential
 from gateway.gate.admission import Admission, DirectResponse, RequestHead
 from gateway.gate.forward_auth import Verdict
 from gateway.proxy.interfaces import Field
+from gateway.proxy.slow_peers import UploadRate
 from gateway.server.asgi.uvicorn_protocol import merges_trailers
 from gateway.server.runtime import Runtime
-from gateway.server.upload_rate import UploadRate
 from gateway.settings.model import ServerSettings
 from gateway.wire.websocket import new_key
 
@@ -83,6 +83,7 @@ class AsgiRequest:
     def __init__(self, runtime: Runtime, request: RequestHead, scope: Scope) -> None:
         self.admission: Admission | None = None
         self.refused: Caller | None = None
+        self.refused_credential: RefusedCredential | None = None
         self._runtime = runtime
         self._proxy = runtime.proxy  # the proxy of the deciding policy; a reload during a wait can replace it
         self.request = request
@@ -99,7 +100,7 @@ class AsgiRequest:
         if refusal.route is None and self.admission is not None:  # a failed upstream
             refusal.route = self.admission.route.name
         self.code, self.route = refusal.code, refusal.route or ""
-        self.refused = refusal.caller
+        self.refused, self.refused_credential = refusal.caller, refusal.credential
         if refusal.route not in self._runtime.refusals.full:
             self._runtime.refusals.note(refusal, self.request)
         fields, body = self._runtime.refusal_response(refusal, self.request)

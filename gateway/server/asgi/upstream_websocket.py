@@ -10,7 +10,7 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import Protocol, Side
 
 from gateway.errors import without_traceback
-from gateway.proxy.stall_watch import STALL
+from gateway.proxy.slow_peers import STALL
 from gateway.proxy.websocket_tunnel import CLOSE_TIMEOUT, keep_alive
 from gateway.wire.websocket import ABNORMAL, BAD_GATEWAY, INVALID_TEXT, NO_STATUS
 

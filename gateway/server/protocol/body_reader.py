@@ -1,7 +1,7 @@
 """The request body of a client connection. Requests without a body do not create a reader."""
 
 from gateway.errors import Refusal
-from gateway.server.upload_rate import UploadRate
+from gateway.proxy.slow_peers import UploadRate
 from gateway.settings.model import ServerSettings
 from gateway.wire.chunked import ChunkedDecoder, ChunkedFault, ChunkedTooLarge
 

@@ -33,7 +33,7 @@ from gateway.gate.gate import Decider, Decision
 from gateway.policy.builtin_routes import VERIFY
 from gateway.proxy.interfaces import Exchange
 from gateway.proxy.proxy import Proxy
-from gateway.proxy.stall_watch import StallWatch
+from gateway.proxy.slow_peers import StallWatch
 from gateway.proxy.websocket_tunnel import Tunnel
 from gateway.server.protocol.asgi_bridge import AsgiBridge
 from gateway.server.protocol.body_reader import BodyReader

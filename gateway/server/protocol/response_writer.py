@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final, Protocol
 
-from gateway.errors import Caller, Refusal
+from gateway.errors import Caller, Refusal, RefusedCredential
 from gateway.gate.admission import Admission, DirectResponse, RequestHead
 from gateway.gate.forward_auth import Verdict
 from gateway.observability.observer import Observer
@@ -85,6 +85,7 @@ class ResponseWriter:
         "missing",
         "received",
         "refused",
+        "refused_credential",
         "request",
         "route",
         "sent",
@@ -104,6 +105,7 @@ class ResponseWriter:
         self.code = ""
         self.route = ""
         self.refused: Caller | None = None
+        self.refused_credential: RefusedCredential | None = None
         self.sent = 0
         self.received = 0
         self.done = False
@@ -229,7 +231,7 @@ class ResponseWriter:
             refusal.route = self.admission.route.name
         self.code = refusal.code
         self.route = refusal.route or ""
-        self.refused = refusal.caller
+        self.refused, self.refused_credential = refusal.caller, refusal.credential
         runtime = self.connection.runtime
         if refusal.route not in runtime.refusals.full:
             runtime.refusals.note(refusal, self.request)

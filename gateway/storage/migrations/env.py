@@ -1,4 +1,4 @@
-"""The script that Alembic runs around the migrations. The caller owns the transaction, see running.py and schema.py."""
+"""The script that Alembic runs around the migrations. The caller owns the transaction, see schema.py."""
 
 from alembic import context
 

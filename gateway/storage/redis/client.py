@@ -321,7 +321,7 @@ def _ignore(_: float) -> None:
 
 async def _close(client: OpenClient) -> None:
     with contextlib.suppress(*ERRORS):
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(2 * LIMIT):  # the operations that it waits for take LIMIT at most
             await client.close()
 
 

@@ -147,6 +147,10 @@ class OpenClient:
         if self._reserved is not None:
             await disconnect(self._reserved)
         await close_client(self.client)
+        # The driver opens a connection again for an operation that runs on, and only a second call closes that one.
+        for _ in range(self._ready):
+            await self._slots.acquire()
+        await close_client(self.client)
 
     async def _watch_master(self, connected_to: tuple[str, int]) -> None:
         """Note when the Sentinels name another server. Without an answer of theirs, the server stays in use."""

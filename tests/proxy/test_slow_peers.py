@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.server.upload_rate import WINDOW, UploadRate
+from gateway.proxy.slow_peers import WINDOW, UploadRate
 
 GRACE = 30.0
 TICK = 0.25
