@@ -10,7 +10,7 @@ from gateway.analysis.test_runner import PolicyTestReport, run_policy_tests, unk
 from gateway.cli.configuration import config_option, json_option, loaded_policy
 from gateway.cli.output import complain, print_json, say
 from gateway.cli.program import FINE, NO, UNUSABLE
-from gateway.cli.test_report import as_document, as_lines
+from gateway.cli.test_report import as_document, as_lines, junit_xml
 from gateway.errors import CannotStart, Problem, cannot_read
 from gateway.policy.roles import RoleHierarchy
 from gateway.settings.model import Settings
@@ -84,8 +84,6 @@ def _unusable(problems: list[Problem]) -> int:
 
 
 def _write_junit(file: Path, report: PolicyTestReport, settings: Settings) -> None:
-    from gateway.cli.test_report import junit_xml  # imports an XML parser, which only CI needs
-
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(junit_xml(report, settings))

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from typing import Any
-from xml.etree import ElementTree
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +13,9 @@ from gateway.cli.explain_json import document
 from gateway.cli.explain_text import lines, place_of
 from gateway.policy.route import Route
 from gateway.settings.model import Settings
+
+if TYPE_CHECKING:
+    from xml.etree import ElementTree
 
 
 def as_lines(report: PolicyTestReport, settings: Settings, min_coverage: float) -> Iterator[str]:
@@ -114,6 +116,8 @@ def _route_document(route: Route) -> dict[str, Any]:
 
 def junit_xml(report: PolicyTestReport, settings: Settings) -> bytes:
     """The report as UTF-8."""
+    from xml.etree import ElementTree  # Imported here: only CI asks for XML.
+
     root = ElementTree.Element("testsuites", _counts("gateway test", report.results))
     for file, results in groupby(report.results, lambda result: result.expectation.position.file):
         group = list(results)
@@ -131,7 +135,7 @@ def _counts(name: str, results: Iterable[Result]) -> dict[str, str]:
     return {"name": name, "tests": str(len(listed)), "failures": str(failures), "errors": "0"}
 
 
-def _add_case(suite: ElementTree.Element, result: Result, settings: Settings) -> None:
+def _add_case(suite: "ElementTree.Element", result: Result, settings: Settings) -> None:
     expectation = result.expectation
     verb = "allow" if expectation.allowed else "deny"
     attributes = {
@@ -140,6 +144,8 @@ def _add_case(suite: ElementTree.Element, result: Result, settings: Settings) ->
         "file": expectation.position.file,
         "line": str(expectation.position.line),
     }
+    from xml.etree import ElementTree  # Imported here, as above.
+
     case = ElementTree.SubElement(suite, "testcase", attributes)
     if result.failure is not None:
         message = f"expected {expected(expectation)}, found {found(result.verdict)}"
