@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,8 @@ class PostgresServer:
         process.send_signal(number)
         if number == signal.SIGKILL:
             for child in family:
-                child.kill()
+                with suppress(psutil.NoSuchProcess):  # it has just ended with its leader
+                    child.kill()
         process.wait(20)
         psutil.wait_procs(family, timeout=10)
 

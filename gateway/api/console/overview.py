@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from html import escape
 from typing import Final
 
@@ -121,10 +122,18 @@ def _rates(report: TrafficReport, name: str, style: str, counted: Callable[[Traf
     return Line(name, style, points, pages.rate(points[-1].value or 0.0), pages.rate(highest))
 
 
+def _with_status(status: str, sample: TrafficSample) -> float:
+    return sample.statuses.get(status, 0.0)
+
+
+def _with_code(code: str, sample: TrafficSample) -> float:
+    return sample.codes.get(code, 0.0)
+
+
 def _by_status(report: TrafficReport) -> list[Line]:
     seen = {status for sample in (*report.samples, report.latest) for status in sample.statuses}
     return [
-        _rates(report, title, style, lambda sample, status=status: sample.statuses.get(status, 0.0))  # type: ignore[misc]
+        _rates(report, title, style, partial(_with_status, status))
         for status, (title, style) in _STATUSES.items()
         if status in seen
     ]
@@ -139,8 +148,7 @@ def _by_code(report: TrafficReport) -> list[Line]:
     order = sorted((code for code in counts if code != OTHER), key=lambda code: (-counts[code], code))
     named = order[: len(_CODE_STYLES)]
     lines = [
-        _rates(report, code, style, lambda sample, code=code: sample.codes.get(code, 0.0))  # type: ignore[misc]
-        for code, style in zip(named, _CODE_STYLES, strict=False)
+        _rates(report, code, style, partial(_with_code, code)) for code, style in zip(named, _CODE_STYLES, strict=False)
     ]
     if len(counts) > len(named):
         lines.append(_rates(report, "others", "f6", lambda sample: sample.refused - _sum_of(sample.codes, named)))

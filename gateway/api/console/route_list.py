@@ -84,12 +84,12 @@ def access_of(route: Route) -> str:
     return "owner" if route.requirement.owner is not None else "signed-in"
 
 
-_SORTS: Final[Mapping[str, Callable[[Route, Mapping[str, RouteRates]], object]]] = {
-    "path": lambda route, rates: (route.pattern, route.host or b"", label_of(route)),
-    "requests": lambda route, rates: -rates.get(route.name, _NO_RATES).requests,
-    "errors": lambda route, rates: -rates.get(route.name, _NO_RATES).errors,
-    "refused": lambda route, rates: -rates.get(route.name, _NO_RATES).refused,
-    "upstream": lambda route, rates: route.upstream or "",
+_SORTS: Final[Mapping[str, Callable[[Route, RouteRates], tuple[str | bytes | float, ...]]]] = {
+    "path": lambda route, _: (route.pattern, route.host or b"", label_of(route)),
+    "requests": lambda _, rates: (-rates.requests,),
+    "errors": lambda _, rates: (-rates.errors,),
+    "refused": lambda _, rates: (-rates.refused,),
+    "upstream": lambda route, _: (route.upstream or "",),
 }
 
 
@@ -98,7 +98,8 @@ def route_list(policy: Policy, readings: Readings, query: RouteQuery) -> str:
     rates = _rates(readings)
     found = [route for route in (policy.own if query.kind == "own" else policy.routes) if query.admits(route)]
     if query.sort:
-        found.sort(key=lambda route: _SORTS[query.sort](route, rates))  # type: ignore[arg-type,return-value]
+        order = _SORTS[query.sort]
+        found.sort(key=lambda route: order(route, rates.get(route.name, _NO_RATES)))
     part = Part.of(query.page, len(found))
     shown = found[part.rows]
     cells = zip(shown, _rows(readings, [route.name for route in shown], rates), strict=True)

@@ -3,7 +3,6 @@
 With GATEWAY_SCREENSHOTS, it writes the pictures of docs/console.md.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.api.console.console_pages import ROUTES, configured, pictures, views
-from tests.support.axe import axe_core
+from tests.support.axe import axe_core, show, violations
 from tests.support.chromium import Browser, browsing
 from tests.support.fleet import Fleet
 from tests.support.processes import PASSWORD, PROJECT, Gateway
@@ -21,16 +20,11 @@ from tests.support.waiting import eventually
 
 ADMIN = "admin@example.com"
 CONSOLE = "/_gateway/console"
-_REPLACE = "document.open(); document.write(%s); document.close()"
-_RUN = """axe.run(document, {resultTypes: ["violations"], elementRef: false%s}).then(
-    found => found.violations.map(one => one.id + ": " + one.nodes.map(node => node.html).join(" ")))"""
 # The views in docs/console.md. Compress the files before a commit.
 PICTURES = (
     *(("overview", "light", 1280), ("overview", "dark", 1280), ("overview", "light", 360), ("overview", "dark", 360)),
     *(("routes", "light", 1280), ("route", "light", 1280), ("matrix", "light", 1280), ("matrix", "dark", 360)),
 )
-# All rules of WCAG 2.2 A and AA, and best practices. In the dark scheme, those that look at colours.
-RULES = {"light": _RUN % "", "dark": _RUN % ', runOnly: ["color-contrast", "link-in-text-block"]'}
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +54,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 def test_axe_finds_no_violation_in_any_view_in_both_schemes(browser: Browser, html: dict[str, str]) -> None:
     browser.run(axe_core())
-    found = {}
-    for name, text in html.items():
-        browser.run(_REPLACE % json.dumps(text))
-        for scheme, rules in RULES.items():
-            browser.prefer(scheme)
-            violations = browser.run(rules, wait=True)
-            if violations:
-                found[name, scheme] = violations
-    assert found == {}
+    assert violations(browser, html) == {}
 
 
 def test_no_view_scrolls_sideways_at_360_pixels_or_with_text_of_twice_the_size(
@@ -77,7 +63,7 @@ def test_no_view_scrolls_sideways_at_360_pixels_or_with_text_of_twice_the_size(
     browser.resize(360)
     wide = []
     for name, text in html.items():
-        browser.run(_REPLACE % json.dumps(text))
+        show(browser, text)
         for size in ("100%", "200%"):
             browser.run(f"document.documentElement.style.fontSize = {size!r}")
             if browser.run("document.documentElement.scrollWidth") > 360:
@@ -125,7 +111,7 @@ def test_pictures_for_the_documentation(browser: Browser, tmp_path: Path, monkey
     routes = [{**route, "roles": ["user"]} if route["path"] == "/orders/{id}" else route for route in routes]
     html = dict(pictures(configured(Path()), configured(Path(), routes)))
     for view, scheme, width in PICTURES:
-        browser.run(_REPLACE % json.dumps(html[view]))
+        show(browser, html[view])
         browser.prefer(scheme)
         browser.resize(width)
         if width == 1280:

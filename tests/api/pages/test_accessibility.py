@@ -1,6 +1,5 @@
 """Every page in a real browser: WCAG 2.2 AA by axe-core, and narrow windows."""
 
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from gateway.accounts.texts.catalogue import SHIPPED, Catalogue
 from gateway.api.pages.examples import examples
 from gateway.api.pages.rendering import Product, Renderer
-from tests.support.axe import axe_core
+from tests.support.axe import RULES, axe_core, show, violations
 from tests.support.chromium import Browser, browsing
 from tests.support.scale import WHOLE
 
@@ -16,11 +15,6 @@ CATALOGUE = Catalogue.load(SHIPPED)
 RENDERER = Renderer(
     CATALOGUE, Product("Northwind", terms="/terms", privacy="/privacy", support="mailto:help@example.com")
 )
-_REPLACE = "document.open(); document.write(%s); document.close()"
-_RUN = """axe.run(document, {resultTypes: ["violations"], elementRef: false%s}).then(
-    found => found.violations.map(one => one.id + ": " + one.nodes.map(node => node.html).join(" ")))"""
-# All rules of WCAG 2.2 A and AA, and best practices. In the dark scheme, those that look at colours.
-RULES = {"light": _RUN % "", "dark": _RUN % ', runOnly: ["color-contrast", "link-in-text-block"]'}
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +32,7 @@ def pages(language: str) -> dict[str, str]:
 # The pages of all languages have the same elements, so axe finds the same in them.
 @pytest.mark.parametrize("language", SHIPPED if WHOLE else SHIPPED[:2])
 def test_axe_finds_no_violation_in_any_page_in_both_schemes(browser: Browser, language: str) -> None:
-    found = {}
-    for name, html in pages(language).items():
-        browser.run(_REPLACE % json.dumps(html))
-        for scheme, rules in RULES.items():
-            browser.prefer(scheme)
-            violations = browser.run(rules, wait=True)
-            if violations:
-                found[name, scheme] = violations
-    assert found == {}
+    assert violations(browser, pages(language)) == {}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +43,7 @@ def test_axe_finds_no_violation_in_any_page_in_both_schemes(browser: Browser, la
     ],
 )
 def test_axe_finds_violations_that_are_made_on_purpose(browser: Browser, change: str, scheme: str, rule: str) -> None:
-    browser.run(_REPLACE % json.dumps(pages("en")["sign-in"]))
+    show(browser, pages("en")["sign-in"])
     browser.prefer(scheme)
     browser.run(change)
     assert any(one.startswith(rule) for one in browser.run(RULES[scheme], wait=True))
@@ -68,7 +54,7 @@ def test_no_page_scrolls_sideways_at_320_pixels_or_with_text_of_twice_the_size(b
     browser.resize(320)
     wide = []
     for name, html in pages(language).items():
-        browser.run(_REPLACE % json.dumps(html))
+        show(browser, html)
         for size in ("100%", "200%"):
             browser.run(f"document.documentElement.style.fontSize = {size!r}")
             if browser.run("document.documentElement.scrollWidth") > 320:
