@@ -106,7 +106,7 @@ class ResponseShape:
     `length` and `type` are the indexes of Content-Length and Content-Type, `connection` picks the values of Connection;
     None without these fields. `unusual` are the actions and indexes of further fields that the gateway reads. `kept`
     are the fields for the client. `has_addresses` is true for fields that can name the target, `has_cookies` for
-    Set-Cookie, `is_plain` without both and without Keep-Alive.
+    Set-Cookie and Clear-Site-Data, `is_plain` without both and without Keep-Alive.
     """
 
     __slots__ = (
