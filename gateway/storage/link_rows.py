@@ -12,6 +12,7 @@ from sqlalchemy import Connection, and_, delete, insert
 
 from gateway.accounts.links import LinkKind, link_digest, new_link
 from gateway.storage.tables import links
+from gateway.storage.transactions import lock_address
 
 
 class AddedLink(NamedTuple):
@@ -33,7 +34,9 @@ def add_link(
     data: Mapping[str, Any],
 ) -> AddedLink:
     """Add a link, and void older ones of this kind for the same account, or for the same address without an account.
-    `lifetime` is in seconds."""
+    `lifetime` is in seconds. The caller has locked the account."""
+    if user_id is None:
+        lock_address(connection, canonical)
     whose = links.c.canonical == canonical if user_id is None else links.c.user_id == user_id
     connection.execute(delete(links).where(links.c.kind == kind, whose))
     token = new_link()

@@ -30,6 +30,7 @@ from gateway.storage.user_queries import record_by_id
 COPIES_LAST: Final = 120.0  # seconds: the default of cache.user_ttl, and a clock difference
 # The number of a PostgreSQL advisory lock. Any number works that nothing else in this database uses.
 _ADMINISTRATION: Final = 0x67617465_61646D69
+_LINKS_TO_ADDRESSES: Final = 0x6C696E6B  # the first number of a lock of two numbers
 _LOCKED_USER: Final = (
     select(users.c.is_active, users.c.password_hash).where(users.c.id == bindparam("user_id")).with_for_update()
 )
@@ -56,6 +57,17 @@ def lock_administration(connection: Connection) -> None:
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADMINISTRATION})
+
+
+def lock_address(connection: Connection, canonical: str) -> None:
+    """Lock the links of an address without an account until the transaction ends.
+
+    Two replicas that invite an address at the same time would otherwise each leave an open invitation. (SQLite has one
+    writer and needs no lock.)
+    """
+    if connection.dialect.name == "postgresql":
+        lock = text("SELECT pg_advisory_xact_lock(:kind, hashtext(:address))")
+        connection.execute(lock, {"kind": _LINKS_TO_ADDRESSES, "address": canonical})
 
 
 def is_only_replica(connection: Connection, lock: int) -> bool:

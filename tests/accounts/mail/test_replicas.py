@@ -20,7 +20,7 @@ from gateway.errors import StorageUnavailable
 from gateway.identity.user import Actor, UserRecord
 from gateway.storage.database import COMMAND, Database
 from gateway.storage.outbox import LEASE, Addressee
-from tests.accounts.mail.mailing import Mailing, make_mailing
+from tests.accounts.mail.mailing import Mailing, address, make_mailing
 from tests.support.databases import Clock
 from tests.support.smtp import SmtpServer
 
@@ -55,6 +55,20 @@ async def test_CVE_2026_73431_one_link_many_times_at_once_succeeds_once(mailing:
     assert {type(result) for result in results} <= {UserRecord, type(None), StorageUnavailable}
     assert sum(isinstance(result, UserRecord) for result in results) == 1
     assert await mailing.links.find(digest, RESETTING) is None
+
+
+async def test_one_of_many_invitations_of_an_address_at_once_stays_open(mailing: Mailing, other: Mailing) -> None:
+    invited = [
+        replica.links.invite(address("bob@example.com"), frozenset(), lifetime=600, deliver=False, by=Actor("command"))
+        for _ in range(8)
+        for replica in (mailing, other)
+    ]
+    results = await asyncio.gather(*invited, return_exceptions=True)
+    # SQLite turns some away, because its lock is not fair between processes.
+    assert {type(result) for result in results} <= {tuple, StorageUnavailable}
+    made = [result for result in results if isinstance(result, tuple)]
+    (last,) = await mailing.links.open_invitations()
+    assert last.id in {invitation.id for invitation, _ in made}
 
 
 # A replica with its own process and event loop: it announces its start and sends until it is killed.
