@@ -1,6 +1,6 @@
 """One request by httpx, on a connection of its own.
 
-    NEW ── begin ──▶ SENDING ── the request is out ──▶ AWAITING ── the head has come ──▶ ANSWERING ──▶ over
+    NEW ── begin ──▶ SENDING ── the request is out ──▶ AWAITING ── the head has come ──▶ ANSWERING ──▶ OVER
 
 httpcore looks at a connection only when it needs something from it. This one looks at all times: it checks the head of
 a response as it comes, passes 103 on at once, and notices an upstream that closes while the request is being sent.
@@ -21,7 +21,7 @@ from gateway.proxy.connection_pool import ConnectionPool
 from gateway.proxy.exchange import TargetPool, UpstreamExchange
 from gateway.proxy.forward import UpstreamRequest
 from gateway.proxy.httpx_engine.head_filter import HeadFilter
-from gateway.proxy.httpx_engine.transport import Transport, httpx_request, refusal_of
+from gateway.proxy.httpx_engine.transport import HELD, RequestBody, Transport, httpx_request, refusal_of
 from gateway.proxy.interfaces import Downstream, Exchange, Field
 from gateway.proxy.native.http11 import UpstreamConnection
 from gateway.proxy.public_fields import passed_on, without_own_cookies
@@ -36,66 +36,12 @@ NEW: Final = 0
 SENDING: Final = 1
 AWAITING: Final = 2
 ANSWERING: Final = 3
+OVER: Final = 4
 
-_HELD: Final = 65536  # bytes that wait in one direction before their source is paused
 # Bytes that httpcore gets at once and parses without a pause: 5,000 chunks of a byte take it 50 ms.
 _PORTION: Final = 32768
 # Codes of refusals for which the target is responsible. Any other is an error of the gateway.
 _TARGET_FAILED: Final = frozenset(("upstream_unreachable", "upstream_timeout"))
-
-
-class RequestBody(httpx.AsyncByteStream):
-    """The body of a request for httpx. An iterator, because a generator that is not exhausted must be closed."""
-
-    def __init__(self, downstream: Downstream) -> None:
-        self.is_stuck = False
-        self._downstream = downstream
-        self._pieces: list[bytes] = []
-        self._held = 0
-        self._ended = False
-        self._stopped = False
-        self._changed = asyncio.Event()
-
-    def add(self, data: bytes) -> None:
-        """Keep a piece until httpx asks for it."""
-        self._pieces.append(data)
-        self._held += len(data)
-        if self._held > _HELD and not self.is_stuck:
-            self.is_stuck = True
-            self._downstream.pause_upload()
-        self._changed.set()
-
-    def end(self) -> None:
-        """Complete the body."""
-        self._ended = True
-        self._changed.set()
-
-    def stop(self) -> None:
-        """The upstream has closed."""
-        self._stopped = True
-        self._changed.set()
-
-    def take(self) -> bytes:
-        """The pieces that have come since the last call."""
-        pieces, self._pieces, self._held = self._pieces, [], 0
-        if self.is_stuck:
-            self.is_stuck = False
-            self._downstream.resume_upload()
-        return b"".join(pieces)
-
-    def __aiter__(self) -> "RequestBody":
-        return self
-
-    async def __anext__(self) -> bytes:
-        while True:
-            if self._ended and not self._held:
-                raise StopAsyncIteration
-            if self._stopped:  # httpcore raises the same when it cannot write, and then reads the response
-                raise httpcore.WriteError("the upstream has closed")
-            if self._held:
-                return self.take()
-            self._changed.clear()
-            await self._changed.wait()
 
 
 class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
@@ -104,41 +50,34 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
     It serves one request, and ends once: with the response, with a failure, or because its client has left."""
 
     keeps_alive = False
+    idle_since = 0.0
     _transport: asyncio.Transport
     _exchange: UpstreamExchange
     _body: RequestBody
     _task: asyncio.Task[None]
 
-    def __init__(
-        self,
-        queue: TargetQueue,
-        pool: ConnectionPool,
-    ) -> None:
-        self.idle_since = 0.0
+    def __init__(self, queue: TargetQueue, pool: ConnectionPool) -> None:
         self._queue = queue
         self._pool = pool
         self._phase = NEW
         self._deadline: float | None = None
-        self._is_over = False
-        # the request
         self._writable = asyncio.Event()
         self._writable.set()
         # the response, on its way to httpcore
         self._filter = HeadFilter(queue.limits.max_head_size, self._interim)
-        self._received = bytearray()
-        self._paused = False
-        self._ended = False
-        self._failure: Exception | None = None
+        self._content = asyncio.StreamReader(limit=HELD // 2)  # the bytes after the head
+        self._closed = False
+        self._loss: str | None = None  # the reason of a close that does not end the response
         self._head_read = False
-        self._readable = asyncio.Event()
-        # the response, from httpcore
-        self._pieces: list[bytes] = []
+        self._head_came = asyncio.Event()
+        self._resumed = asyncio.Event()
+        self._resumed.set()
 
     # ---- PooledConnection
 
     @property
     def exchange(self) -> UpstreamExchange | None:
-        return None if self._phase == NEW or self._is_over else self._exchange
+        return None if self._phase in (NEW, OVER) else self._exchange
 
     @property
     def is_new(self) -> bool:
@@ -194,14 +133,11 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._task.cancel()
 
     def pause_response(self) -> None:
-        self._paused = True
-        self._pace()
+        self._resumed.clear()
         self._expect_more()
 
     def resume_response(self) -> None:
-        self._paused = False
-        self._readable.set()
-        self._pace()
+        self._resumed.set()
         self._expect_more()
 
     # ---- the request in httpx
@@ -211,9 +147,9 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
             await self._converse()
         except asyncio.CancelledError:
             # A cancelled task holds this error, and anyio's frames in its traceback hold the task.
-            if not self._is_over:
+            if self._phase != OVER:
                 raise
-        except httpx.TransportError as error:
+        except (httpx.TransportError, ResponseFault) as error:
             self._fail(refusal_of(error, self._queue.target))
         except Exception as error:  # a client waits for a response after any error
             asyncio.get_running_loop().call_exception_handler(
@@ -223,16 +159,13 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
 
     async def _converse(self) -> None:
         request = self._exchange.request
-        body = httpx.ByteStream(b"") if request.length == 0 else self._body
         async with Transport(self) as transport:
-            response = await transport.handle_async_request(httpx_request(request, self._queue.target, body))
-            head = self._answered()
-            assert isinstance(response.stream, httpx.AsyncByteStream)
-            if head.has_content and request.method != b"HEAD":
-                async for piece in response.stream:
-                    self._pieces.append(piece)
-            self._hand_over()
-            if not self._is_over:
+            response = await transport.handle_async_request(httpx_request(request, self._queue.target, self._body))
+            if self._answered().has_content and request.method != b"HEAD":
+                async for piece in response.aiter_raw():
+                    if self._phase != OVER:
+                        self._exchange.downstream.body(piece)
+            if self._phase != OVER:
                 self._end()
                 self._exchange.downstream.end()
 
@@ -244,7 +177,7 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._body.take()  # no other response follows, so the rest of the body is not needed
         fields, serialized = passed_on(head, self._queue.ticker.date, self._exchange.request, self._queue.target)
         downstream.head(head.status, head.reason, fields, head.length, serialized)
-        if head.event_stream and not self._is_over:
+        if head.event_stream and self.exchange is not None:
             self._exchange.becomes_stream()
         return head
 
@@ -252,38 +185,40 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._exchange.downstream.interim(status, without_own_cookies(fields, self._exchange.request))
         self._flush()
 
-    def _hand_over(self) -> None:
-        """Pass on the pieces of one portion together: a thousand chunks of a byte would be a thousand writes."""
-        pieces, self._pieces = self._pieces, []
-        if pieces and not self._is_over:
-            self._exchange.downstream.body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-
     def _flush(self) -> None:
-        if not self._is_over:
+        if self._phase != OVER:
             self._exchange.downstream.flush()
 
     # ---- httpcore.AsyncNetworkStream
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        """The next bytes, b"" at the end. A head comes in one piece, because h11 limits it otherwise."""
-        self._request_or_portion_done()
-        while True:
-            await asyncio.sleep(0)  # other tasks have their turn between two portions
-            while self._paused or not (self._has_more or self._ended):
-                self._readable.clear()
-                await self._readable.wait()
-            if self._has_more:
-                if portion := self._portion():
-                    return portion
-            elif self._failure is not None:
-                # A new one: the traceback of the kept error would refer back to this object.
-                raise type(self._failure)(*self._failure.args)
-            else:
-                return b""
+        """The next bytes, b"" at the end. A head comes in one piece, because h11 limits it otherwise.
+
+        httpcore reads for the first time when it has sent the request, and later when it has parsed a portion."""
+        if self._phase == SENDING:
+            self._phase = AWAITING
+            timeout = self._exchange.request.response_timeout
+            self._deadline = None if timeout is None else self._queue.ticker.after(timeout)
+        self._flush()
+        self._expect_more()
+        await asyncio.sleep(0)  # other tasks have their turn between two portions
+        if not self._head_read:
+            self._head_read = True
+            await self._head_came.wait()
+            await self._resumed.wait()
+            if self._filter.head is not None:
+                return self._filter.head.block
+        while data := await self._content.read(_PORTION):
+            await self._resumed.wait()
+            if content := self._filter.content(data):
+                return content
+        if self._loss is not None:
+            raise httpcore.ReadError(self._loss)
+        return b""
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """Send, and wait until the socket has taken enough of it."""
-        if self._ended:
+        if self._closed:
             raise httpcore.WriteError("the upstream has closed")
         self._transport.write(buffer)
         if not self._writable.is_set():
@@ -298,62 +233,32 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         """Nothing: httpcore uses it to detect HTTP/2 and stale connections."""
         return None
 
-    def _request_or_portion_done(self) -> None:
-        """httpcore reads for the first time when it has sent the request, and later when it has parsed a portion."""
-        if self._is_over:
-            return
-        if self._phase == SENDING:
-            self._phase = AWAITING
-            timeout = self._exchange.request.response_timeout
-            self._deadline = None if timeout is None else self._queue.ticker.after(timeout)
-        else:
-            self._hand_over()
-            self._flush()
-            self._expect_more()
-
-    @property
-    def _has_more(self) -> bool:
-        return bool(self._received) or (self._filter.head is not None and not self._head_read)
-
-    def _portion(self) -> bytes:
-        if not self._head_read:
-            assert self._filter.head is not None
-            self._head_read = True
-            return self._filter.head.block
-        data = bytes(self._received[:_PORTION])
-        del self._received[:_PORTION]
-        self._pace()
-        try:
-            return self._filter.content(data)
-        except ResponseFault as fault:
-            raise httpcore.RemoteProtocolError(str(fault)) from fault
-
     # ---- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)  # uvloop has another base class
-        transport.set_write_buffer_limits(high=_HELD)
+        transport.set_write_buffer_limits(high=HELD)
+        self._content.set_transport(transport)
         self._pool.made(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_over:
-            return
         if self._phase == NEW:
             self.close()  # the bytes belong to no request
+        if self._phase in (NEW, OVER):
             return
         try:
-            self._received += self._filter.feed(data)
+            content = self._filter.feed(data)
         except ResponseFault as fault:
-            self._receive_end(httpcore.RemoteProtocolError(str(fault)))
-            self._transport.abort()
+            self._fail(refusal_of(fault, self._queue.target))
+            self._task.cancel()
             return
         if self._filter.head is not None:
-            self._readable.set()
-            self._pace()
+            self._head_came.set()
+            self._content.feed_data(content)
 
     def eof_received(self) -> bool:
-        if not self._is_over:
-            self._receive_end(httpcore.ReadError("closed: end of file") if self._filter.head is None else None)
+        if self._phase != OVER:
+            self._receive_end("closed: end of file" if self._filter.head is None else None)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -362,7 +267,7 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
                 self.data_received(data)
         # Without an end of file before it, this is a reset, or TLS without close_notify (RFC 9112 9.8).
         self._pool.lost(self)
-        self._receive_end(httpcore.ReadError(f"closed: {exc or 'without close_notify'}"))
+        self._receive_end(f"closed: {exc or 'without close_notify'}")
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -370,46 +275,35 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
     def resume_writing(self) -> None:
         self._writable.set()
 
-    def _receive_end(self, failure: Exception | None) -> None:
-        if not self._ended:
-            self._ended, self._failure = True, failure
-            self._readable.set()
-            self._writable.set()
-            if self._phase != NEW:
-                self._body.stop()
-
-    def _pace(self) -> None:
-        """Read from the socket only what httpcore can take soon."""
-        if self._transport.is_closing():
+    def _receive_end(self, loss: str | None) -> None:
+        if self._closed:
             return
-        if self._paused or len(self._received) > _HELD:
-            self._transport.pause_reading()
-        else:
-            self._transport.resume_reading()
+        self._closed, self._loss = True, loss
+        self._content.feed_eof()
+        self._head_came.set()
+        self._writable.set()
+        if self._phase != NEW:
+            self._body.stop()
 
     # ---- the end
 
     def _expect_more(self) -> None:
         """The time-out of the next bytes starts, unless the client does not read, or the stream can be quiet."""
-        if self._phase == ANSWERING and not self._is_over:
-            unlimited = self._exchange.streams or self._paused
+        if self._phase == ANSWERING:
+            unlimited = self._exchange.streams or not self._resumed.is_set()
             self._deadline = None if unlimited else self._queue.ticker.after(self._queue.limits.idle_timeout)
 
     def _fail(self, refusal: Refusal) -> None:
         """Before a head the request can be sent again. After it the response is broken off."""
-        if self._is_over:
+        phase = self._phase
+        if phase == OVER:
             return
-        may_repeat = refusal.code == "upstream_unreachable" and not self._filter.begun
         counts = self._counts(refusal)
-        begun = self._phase == ANSWERING
-        if begun:
-            self._hand_over()
-        if self._is_over:  # the client has disconnected by then
-            return
         self._end()
-        if begun:
+        if phase == ANSWERING:
             self._exchange.downstream.abort(refusal.reason)
         else:
+            may_repeat = refusal.code == "upstream_unreachable" and not self._filter.begun
             self._queue.failed(self._exchange, refusal, may_repeat=may_repeat, counts=counts)
 
     def _counts(self, refusal: Refusal) -> bool:
@@ -422,7 +316,7 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
 
     def _end(self) -> None:
         """Free the place before the downstream learns of the end: its next request can follow at once."""
-        self._is_over = True
+        self._phase = OVER
         self._deadline = None
         self._exchange.connection = None
         self._transport.abort()
@@ -430,7 +324,7 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
 
     def _unlink(self, task: "asyncio.Task[None]") -> None:
         """Drop the references back to this object, because a cycle would keep the request."""
-        if not self._is_over:
+        if self._phase != OVER:
             self._end()
         del self._task, self._filter
 
@@ -443,12 +337,7 @@ class HttpxEngine:
     """
 
     def __init__(
-        self,
-        settings: UpstreamSettings,
-        *,
-        loop: asyncio.AbstractEventLoop,
-        ticker: Ticker,
-        tls: ssl.SSLContext | None,
+        self, settings: UpstreamSettings, *, loop: asyncio.AbstractEventLoop, ticker: Ticker, tls: ssl.SSLContext | None
     ) -> None:
         self.requests = Upstream(settings, HttpxConnection, loop=loop, ticker=ticker, tls=tls)
         self._handshakes = Upstream(

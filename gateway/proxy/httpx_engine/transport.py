@@ -1,22 +1,23 @@
-"""httpx's transport over the gateway's connections, and the translation of its errors to refusals."""
+"""A request, its body and its errors in the types of httpx, and httpx's transport over a connection of the gateway."""
 
-import ssl
-from collections.abc import Iterable
-from typing import Any, Final
+import asyncio
+from typing import Final
 
 import httpcore
 import httpx
 
 from gateway.errors import Refusal
 from gateway.proxy.forward import UpstreamRequest
+from gateway.proxy.interfaces import Downstream
+from gateway.proxy.response_head import ResponseFault
 from gateway.proxy.target import Target
 
-# The network below the transport knows the target, `target` contains the path, and the Host field the host. Only the
-# scheme of this URL is used.
+HELD: Final = 65536  # bytes that wait in one direction before their source is paused
+
+# The connection exists, the extension `target` contains the path, and the Host field the host. httpx needs a URL
+# nevertheless, and TLS is handled below it, by the same code for both engines.
 _URL: Final = httpx.URL("http://upstream/")
-# TLS is handled below httpx, by the same code for both engines. This context trusts no certificate, and saves httpx
-# from creating one for each request.
-_NO_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_ORIGIN: Final = httpcore.Origin(b"http", b"upstream", 80)
 # RFC 9110 10.1.4: `TE: trailers` promises not to lose trailers, and httpx loses them. Connection names only TE.
 _NOT_SENT: Final = frozenset((b"te", b"connection"))
 
@@ -26,6 +27,7 @@ _FAILURES: Final[dict[type[Exception], str]] = {
     httpx.TimeoutException: "upstream_timeout",
     httpx.PoolTimeout: "overloaded",
     httpx.ProtocolError: "upstream_invalid",
+    ResponseFault: "upstream_invalid",
 }
 
 
@@ -33,44 +35,73 @@ class Transport(httpx.AsyncHTTPTransport):
     """Sends one request on one connection, `stream`. Nothing is reused."""
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
-        super().__init__(verify=_NO_TLS, trust_env=False)
-        self._pool = httpcore.AsyncConnectionPool(
-            max_connections=1, max_keepalive_connections=0, network_backend=_Network(stream)
-        )
+        # The constructor of the base class would create a pool and a TLS context for each request.
+        self._pool = httpcore.AsyncHTTP11Connection(_ORIGIN, stream)  # type: ignore[assignment]
 
 
-class _Network(httpcore.AsyncNetworkBackend):
-    """The network for httpcore: a connection that exists."""
+class RequestBody(httpx.AsyncByteStream):
+    """The body of a request for httpx. An iterator, because a generator that is not exhausted must be closed."""
 
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
-        self._stream = stream
+    def __init__(self, downstream: Downstream) -> None:
+        self.is_stuck = False
+        self._downstream = downstream
+        self._data = bytearray()
+        self._ended = False
+        self._stopped = False
+        self._changed = asyncio.Event()
 
-    async def connect_tcp(  # the signature is httpcore's
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        return self._stream
+    def add(self, data: bytes) -> None:
+        """Keep a piece until httpx asks for it."""
+        self._data += data
+        if len(self._data) > HELD and not self.is_stuck:
+            self.is_stuck = True
+            self._downstream.pause_upload()
+        self._changed.set()
+
+    def end(self) -> None:
+        """Complete the body."""
+        self._ended = True
+        self._changed.set()
+
+    def stop(self) -> None:
+        """The upstream has closed."""
+        self._stopped = True
+        self._changed.set()
+
+    def take(self) -> bytes:
+        """The pieces that have come since the last call."""
+        data = bytes(self._data)
+        self._data.clear()
+        if self.is_stuck:
+            self.is_stuck = False
+            self._downstream.resume_upload()
+        return data
+
+    def __aiter__(self) -> "RequestBody":
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not (self._data or self._ended or self._stopped):
+            self._changed.clear()
+            await self._changed.wait()
+        if self._ended and not self._data:
+            raise StopAsyncIteration
+        if self._stopped:  # httpcore raises the same when it cannot write, and then reads the response
+            raise httpcore.WriteError("the upstream has closed")
+        return self.take()
 
 
-def httpx_request(request: UpstreamRequest, target: Target, body: httpx.AsyncByteStream) -> httpx.Request:
+def httpx_request(request: UpstreamRequest, target: Target, body: RequestBody) -> httpx.Request:
     """Build the request for the transport. Method, target and fields equal those of the native engine to the byte."""
     method, path, _ = request.start.split(b" ", 2)
     host = target.authority.encode("ascii") if request.preserved_host is None else request.preserved_host
     kept = [(name, value.strip(b" \t")) for name, value in request.field_lines if name.lower() not in _NOT_SENT]
     return httpx.Request(
-        method.decode("ascii"),
-        _URL,
-        headers=[(b"Host", host), *kept],
-        stream=body,
-        extensions={"target": path},
+        method.decode("ascii"), _URL, headers=[(b"Host", host), *kept], stream=body, extensions={"target": path}
     )
 
 
-def refusal_of(error: httpx.TransportError, target: Target) -> Refusal:
+def refusal_of(error: httpx.TransportError | ResponseFault, target: Target) -> Refusal:
     """Return the refusal for a failure. Handles every TransportError."""
     code = next(_FAILURES[kind] for kind in type(error).__mro__ if kind in _FAILURES)
     return Refusal(
