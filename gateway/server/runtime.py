@@ -29,6 +29,7 @@ from gateway.wire.request_ids import RequestIds
 
 if TYPE_CHECKING:
     from gateway.observability.tracing import Tracer
+    from gateway.server.asgi.upstream_websocket import UpstreamSocket
 
 
 class Watched(Protocol):
@@ -44,6 +45,7 @@ class Runtime:
 
     api: the ASGI application of the built-in endpoints, called for admitted requests.
     connections: the client connections, if the server tracks them.
+    upstream_sockets: the upstream connections of WebSockets on the ASGI face.
     policy_version: the version of the active policy.
     operations: the runtime of `server.operations_port`, None without it.
     public: in that runtime, the public runtime.
@@ -77,6 +79,7 @@ class Runtime:
     operations: "Runtime | None" = None
     public: "Runtime | None" = None
     connections: set[Any] = field(default_factory=set)
+    upstream_sockets: "set[UpstreamSocket]" = field(default_factory=set)
     request_ids: RequestIds = field(default_factory=RequestIds)
     _unwatched: dict[Watched, Receive] = field(default_factory=dict)
     _watchers: dict[Watched, asyncio.Task[None]] = field(default_factory=dict)

@@ -4,6 +4,7 @@ The messages are those of the specification; the upstream is real.
 """
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -96,7 +97,7 @@ async def test_messages_can_omit_the_unused_member(configuration: Path, upstream
 
 
 @pytest.mark.parametrize(
-    ("said", "heard"),
+    ("received", "heard"),
     [
         ({"code": 1000}, (1000, "")),
         ({"code": 4001, "reason": "täglich"}, (4001, "täglich")),
@@ -113,14 +114,14 @@ async def test_messages_can_omit_the_unused_member(configuration: Path, upstream
     ],
 )
 async def test_only_valid_close_codes_are_forwarded(
-    configuration: Path, upstream: RecordingUpstream, said: Message, heard: tuple[int | None, str]
+    configuration: Path, upstream: RecordingUpstream, received: Message, heard: tuple[int | None, str]
 ) -> None:
     far = FarEnd()
     upstream.on(PATH, far)
     async with serving(configuration) as app:
         server = Server(app, PATH)
         await server.expect("websocket.accept")
-        server.say(type="websocket.disconnect", **said)
+        server.say(type="websocket.disconnect", **received)
         assert (await in_thread(far.frame)).closing == heard
         await server.over()
 
@@ -288,6 +289,33 @@ async def test_a_large_message_waits_for_its_turn(configuration: Path, upstream:
         got = [message["bytes"] for message in server.sent if message["type"] == "websocket.send"]
         assert got == [b"%d" % number * 300_000 for number in range(6)]
         server.say(type="websocket.disconnect", code=1000)
+        await server.over()
+
+
+@pytest.mark.parametrize(
+    ("reads", "client_leaves"),
+    [(True, True), (True, False), (False, False)],
+    ids=["the client has left", "the client stays", "the upstream reads nothing"],
+)
+async def test_no_connection_to_an_upstream_outlasts_the_application(
+    configuration: Path, upstream: RecordingUpstream, reads: bool, client_leaves: bool
+) -> None:
+    """The upstream does not answer the Close. The event loop can end with the lifespan, so no timer can close later."""
+    far = FarEnd(reads=reads)
+    upstream.on(PATH, far)
+    async with serving(configuration) as app:
+        server = Server(app, PATH)
+        await server.expect("websocket.accept")
+        if client_leaves:
+            server.say(type="websocket.disconnect", code=1000)
+            await server.over()
+        else:
+            server.say(type="websocket.receive", bytes=b"x" * 16 * 1024 * 1024)
+            await asyncio.sleep(0)
+    far.read()
+    assert far.gone() in ("fin", "reset")  # in the thread of the event loop, which runs nothing else until then
+    server.task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
         await server.over()
 
 

@@ -80,6 +80,8 @@ async def _lifespan(app: AsgiApp) -> AsyncIterator[None]:
         runtime.readiness.phase = "serving"
         yield
         runtime.readiness.phase = "draining"
+        # An event loop that stops at once would leave them open.
+        await asyncio.gather(*(socket.shut_down() for socket in runtime.upstream_sockets))
 
 
 async def _start(app: AsgiApp, stack: AsyncExitStack) -> Runtime:

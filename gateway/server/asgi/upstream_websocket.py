@@ -12,7 +12,7 @@ from websockets.protocol import Protocol, Side
 from gateway.errors import without_traceback
 from gateway.proxy.slow_peers import STALL
 from gateway.proxy.websocket_tunnel import CLOSE_TIMEOUT, keep_alive
-from gateway.wire.websocket import ABNORMAL, BAD_GATEWAY, INVALID_TEXT, NO_STATUS
+from gateway.wire.websocket import ABNORMAL, BAD_GATEWAY, GOING_AWAY, INVALID_TEXT, NO_STATUS
 
 _HELD: Final = 262144  # bytes of messages that wait for the client before reading from the upstream pauses
 
@@ -29,10 +29,18 @@ class Ended(NamedTuple):
 
 class UpstreamSocket(asyncio.Protocol):
     """The connection to the upstream. `ended` is None while it is open. Earlier messages can still be taken after it
-    has ended."""
+    has ended. `connected` contains it until its transport is closed."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, early: bytes) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        transport: asyncio.Transport,
+        early: bytes,
+        connected: "set[UpstreamSocket]",
+    ) -> None:
         self._loop = loop
+        self._connected = connected
+        connected.add(self)
         self._transport = transport
         self._frames = Protocol(Side.CLIENT, max_size=None, logger=log)
         self._inbox: deque[str | bytes] = deque()
@@ -44,6 +52,7 @@ class UpstreamSocket(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._parting: list[asyncio.TimerHandle] = []
+        self._lost = asyncio.Event()
         self.ended: Ended | None = None
         keep_alive(transport)
         transport.set_protocol(self)
@@ -88,6 +97,16 @@ class UpstreamSocket(asyncio.Protocol):
             self._part()
         self._news.set()
 
+    async def shut_down(self) -> None:
+        """Leave, and return when the transport is closed: at the latest after CLOSE_TIMEOUT, even with unsent data."""
+        self.leave(Ended(GOING_AWAY))
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._lost.wait()
+        except TimeoutError:
+            self._transport.abort()
+            await self._lost.wait()
+
     # ---- asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
@@ -108,6 +127,8 @@ class UpstreamSocket(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._connected.discard(self)
+        self._lost.set()
         self._writable.set()
         self._has_left(Ended(ABNORMAL))
         for timer in self._parting:

@@ -93,7 +93,7 @@ class AsgiWebSocket(AsgiRequest):
 
     def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
         self._answer = handshake_answer(fields, self.request.fields.kept)
-        self._upstream = UpstreamSocket(self._runtime.loop, upstream, early)
+        self._upstream = UpstreamSocket(self._runtime.loop, upstream, early, self._runtime.upstream_sockets)
         self._complete()
 
     def head(

@@ -56,6 +56,9 @@ for _case in CASES.values():
     if hasattr(_case, "COUNT"):
         _case.COUNT = REPEATED
 
+# The cases of autobahntestsuite leave the files of their messages open.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file .*autobahntestsuite:ResourceWarning")
+
 Verdicts = dict[str, Verdict]
 
 
