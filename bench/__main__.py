@@ -78,13 +78,13 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def chosen(options: argparse.Namespace) -> tuple[list[Peer], dict[str, str]]:
     """The peers to run, and the reasons why others cannot run."""
-    wanted = [peer for peer in ALL if not options.only or peer.name in options.only]
+    peers = [peer for peer in ALL if not options.only or peer.name in options.only]
     if options.quick and not options.only:
-        wanted = [peer for peer in wanted if peer.quick]
+        peers = [peer for peer in peers if peer.quick]
     elif options.headline and not options.only:
-        wanted = [peer for peer in wanted if peer.name in HEADLINE_PEERS]
-    missing = {peer.name: f"not installed: {reason}" for peer in wanted if (reason := peer.missing())}
-    return [peer for peer in wanted if peer.name not in missing], missing
+        peers = [peer for peer in peers if peer.name in HEADLINE_PEERS]
+    missing = {peer.name: f"not installed: {reason}" for peer in peers if (reason := peer.missing())}
+    return [peer for peer in peers if peer.name not in missing], missing
 
 
 def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
@@ -100,11 +100,13 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     begun = {"machine": machine.facts(), "versions": machine.package_versions(), "commit": machine.commit()}
     upstream = start_upstream(directory, load_cpus)
     try:
-        arena = Environment(directory, proxy_cpus, upstream.port, Signer())
-        comparison = Comparison(arena, driver, tell)
+        environment = Environment(directory, proxy_cpus, upstream.port, Signer())
+        comparison = Comparison(environment, driver, tell)
         outcomes = [] if options.no_requests else comparison.run(peers, plan)
-        standing = {} if options.no_footprint else _footprint(arena, peers, quick=options.quick)
-        delays = {} if options.no_latency or options.quick else _latency(arena, peers, load_cpus, options.headline)
+        standing = {} if options.no_footprint else _footprint(environment, peers, quick=options.quick)
+        delays = (
+            {} if options.no_latency or options.quick else _latency(environment, peers, load_cpus, options.headline)
+        )
     finally:
         upstream.running.stop()
     return {
@@ -127,19 +129,21 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     }
 
 
-def _footprint(arena: Environment, peers: Sequence[Peer], *, quick: bool) -> dict[str, float]:
+def _footprint(environment: Environment, peers: Sequence[Peer], *, quick: bool) -> dict[str, float]:
     tell("start-up and idle")
     standing = [peer for peer in peers if peer.name in FOOTPRINT_PEERS]
     patience = footprint.Patience(times=1, idle=3.0) if quick else footprint.Patience()
-    return footprint.measure(arena, standing, patience=patience, tell=tell)
+    return footprint.measure(environment, standing, patience=patience, tell=tell)
 
 
-def _latency(arena: Environment, peers: Sequence[Peer], cpus: frozenset[int] | None, headline: bool) -> latency.Result:
+def _latency(
+    environment: Environment, peers: Sequence[Peer], cpus: frozenset[int] | None, headline: bool
+) -> latency.Result:
     tell("latency at a fixed rate")
     moderate = [peer for peer in peers if peer.name in latency.PEERS]
     with pinned(cpus):
         return latency.measure(
-            arena, moderate, rates=(2000,) if headline else (500, 2000), rounds=5, seconds=3.0, tell=tell
+            environment, moderate, rates=(2000,) if headline else (500, 2000), rounds=5, seconds=3.0, tell=tell
         )
 
 
@@ -153,30 +157,32 @@ def _over_ours(directory: Path, peers: Sequence[Peer], options: argparse.Namespa
     proxy_cpus, load_cpus = machine.split_cpus()
     upstream = start_upstream(directory, load_cpus, ours=True)
     try:
-        arena = Environment(directory, proxy_cpus, upstream.port, Signer())
+        environment = Environment(directory, proxy_cpus, upstream.port, Signer())
         return {
-            "websocket": {} if options.no_websocket else _websocket(arena, peers, load_cpus, quick=options.quick),
+            "websocket": {} if options.no_websocket else _websocket(environment, peers, load_cpus, quick=options.quick),
             "bulk": {}
             if options.no_bulk
-            else _bulk(arena, peers, load_cpus, 1 if options.quick else 9 if options.headline else 25),
+            else _bulk(environment, peers, load_cpus, 1 if options.quick else 9 if options.headline else 25),
         }
     finally:
         upstream.running.stop()
 
 
 def _websocket(
-    arena: Environment, peers: Sequence[Peer], cpus: frozenset[int] | None, *, quick: bool
+    environment: Environment, peers: Sequence[Peer], cpus: frozenset[int] | None, *, quick: bool
 ) -> dict[str, object]:
     tell("WebSockets and event streams")
     lasting = [peer for peer in peers if peer.name in WEBSOCKET_PEERS]
     rounds = 3 if quick else 9
-    return websocket.measure(arena, lasting, rounds=rounds, seconds=1.0, tell=tell, cpus=cpus)
+    return websocket.measure(environment, lasting, rounds=rounds, seconds=1.0, tell=tell, cpus=cpus)
 
 
-def _bulk(arena: Environment, peers: Sequence[Peer], cpus: frozenset[int] | None, rounds: int) -> dict[str, object]:
+def _bulk(
+    environment: Environment, peers: Sequence[Peer], cpus: frozenset[int] | None, rounds: int
+) -> dict[str, object]:
     tell("large bodies")
     moved = [peer for peer in peers if peer.name in BULK_PEERS]
-    return bulk.measure_pinned(arena, moved, size=BULK_BYTES, rounds=rounds, tell=tell, cpus=cpus)
+    return bulk.measure_pinned(environment, moved, size=BULK_BYTES, rounds=rounds, tell=tell, cpus=cpus)
 
 
 def write(result: dict[str, Any], folder: Path, *, quick: bool) -> list[Path]:

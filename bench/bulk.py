@@ -59,39 +59,39 @@ def upload(port: int, credential: str, size: int) -> None:
         raise BenchError(f"the upload of {size} bytes ended in {head[:100]!r} {body[:100]!r}")
 
 
-def measure(arena: Environment, peers: Sequence[Peer], *, size: int, rounds: int, tell: Tell) -> dict[str, Any]:
+def measure(environment: Environment, peers: Sequence[Peer], *, size: int, rounds: int, tell: Tell) -> dict[str, Any]:
     """Medians by peer and direction. Peers that fail are reported and left out."""
     found: dict[str, Any] = {}
-    with arena.contestants(peers, lambda peer, failure: tell(f"  {peer.name}: {failure}")) as contestants:
-        taken: dict[str, dict[str, list[Transfer]]] = {each.peer.name: {"down": [], "up": []} for each in contestants}
+    with environment.running_peers(peers, lambda peer, failure: tell(f"  {peer.name}: {failure}")) as running_peers:
+        taken: dict[str, dict[str, list[Transfer]]] = {each.peer.name: {"down": [], "up": []} for each in running_peers}
         for _ in range(rounds):
-            for contestant in list(contestants):
+            for running_peer in list(running_peers):
                 try:
-                    taken[contestant.peer.name]["down"].append(_transfer(contestant, download, size))
-                    taken[contestant.peer.name]["up"].append(_transfer(contestant, upload, size))
+                    taken[running_peer.peer.name]["down"].append(_transfer(running_peer, download, size))
+                    taken[running_peer.peer.name]["up"].append(_transfer(running_peer, upload, size))
                 except (BenchError, OSError) as failure:
-                    tell(f"  {contestant.peer.name}: {failure}")
-                    contestants.remove(contestant)
-        for contestant in contestants:
-            directions = taken[contestant.peer.name]
-            found[contestant.peer.name] = {way: asdict(_middle(moved)) for way, moved in directions.items()}
+                    tell(f"  {running_peer.peer.name}: {failure}")
+                    running_peers.remove(running_peer)
+        for running_peer in running_peers:
+            directions = taken[running_peer.peer.name]
+            found[running_peer.peer.name] = {way: asdict(_middle(moved)) for way, moved in directions.items()}
     return found
 
 
 def measure_pinned(
-    arena: Environment, peers: Sequence[Peer], *, size: int, rounds: int, tell: Tell, cpus: frozenset[int] | None
+    environment: Environment, peers: Sequence[Peer], *, size: int, rounds: int, tell: Tell, cpus: frozenset[int] | None
 ) -> dict[str, object]:
     """Like `measure`, with this process, the client, on `cpus`."""
     with pinned(cpus):
-        return measure(arena, peers, size=size, rounds=rounds, tell=tell)
+        return measure(environment, peers, size=size, rounds=rounds, tell=tell)
 
 
-def _transfer(contestant: RunningPeer, move: Move, size: int) -> Transfer:
-    running = contestant.running
+def _transfer(running_peer: RunningPeer, move: Move, size: int) -> Transfer:
+    running = running_peer.running
     held = _reset_peak(running.tree())
     before = sum(running.cpu_seconds().values())
     begun = time.perf_counter()
-    move(contestant.place.port, contestant.credential, size)
+    move(running_peer.place.port, running_peer.credential, size)
     took = time.perf_counter() - begun
     cpu = sum(running.cpu_seconds().values()) - before
     grown = (_peak(running.tree()) - held) / MIB

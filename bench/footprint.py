@@ -49,14 +49,14 @@ def help_ms(cpus: frozenset[int] | None, directory: Path, times: int = 7) -> flo
     return median(took[1:])
 
 
-def first_answer(arena: Environment, peer: Peer, times: int) -> tuple[float, float]:
+def first_answer(environment: Environment, peer: Peer, times: int) -> tuple[float, float]:
     """Median milliseconds, and CPU milliseconds, from the start to the first answer on a proxied path, with any status.
     The first start is not counted, because it creates the database and keys."""
-    place = arena.place(peer)
+    place = environment.place(peer)
     took, used = [], []
     for _ in range(times + 1):
         begun = time.perf_counter()
-        running = arena.begin(peer, place)
+        running = environment.begin(peer, place)
         try:
             _wait_for_answer(running, place)
             took.append((time.perf_counter() - begun) * 1e3)
@@ -67,11 +67,11 @@ def first_answer(arena: Environment, peer: Peer, times: int) -> tuple[float, flo
     return median(took[1:]), median(used[1:])
 
 
-def idle(arena: Environment, peers: Sequence[Peer], patience: Patience) -> dict[str, float]:
+def idle(environment: Environment, peers: Sequence[Peer], patience: Patience) -> dict[str, float]:
     """Memory and CPU of all peers when idle, running side by side, after one answer each."""
     figures: dict[str, float] = {}
     with ExitStack() as stack:
-        running = {peer.name: _begin(arena, peer, stack) for peer in peers}
+        running = {peer.name: _begin(environment, peer, stack) for peer in peers}
         time.sleep(patience.settle)
         for name, process in running.items():
             memory = process.memory()
@@ -85,13 +85,13 @@ def idle(arena: Environment, peers: Sequence[Peer], patience: Patience) -> dict[
     return figures
 
 
-def measure(arena: Environment, peers: Sequence[Peer], *, patience: Patience, tell: Tell) -> dict[str, float]:
+def measure(environment: Environment, peers: Sequence[Peer], *, patience: Patience, tell: Tell) -> dict[str, float]:
     """All figures of this module by `peer.figure`. Failures are reported and left out."""
     figures: dict[str, float] = {}
     answering = []
     for peer in peers:
         try:
-            took, used = first_answer(arena, peer, patience.times)
+            took, used = first_answer(environment, peer, patience.times)
         except BenchError as failure:
             tell(f"  {peer.name}: {failure}")
             continue
@@ -100,16 +100,16 @@ def measure(arena: Environment, peers: Sequence[Peer], *, patience: Patience, te
         figures[f"{peer.name}.answer_cpu_ms"] = round(used, 1)
     try:
         if any(peer.name.startswith("gateway") for peer in answering):
-            figures["help_ms"] = round(help_ms(arena.cpus, arena.directory), 1)
-        figures |= idle(arena, answering, patience)
+            figures["help_ms"] = round(help_ms(environment.cpus, environment.directory), 1)
+        figures |= idle(environment, answering, patience)
     except BenchError as failure:
         tell(f"  {failure}")
     return figures
 
 
-def _begin(arena: Environment, peer: Peer, stack: ExitStack) -> Running:
-    place = arena.place(peer)
-    running = arena.begin(peer, place)
+def _begin(environment: Environment, peer: Peer, stack: ExitStack) -> Running:
+    place = environment.place(peer)
+    running = environment.begin(peer, place)
     stack.callback(running.stop)
     _wait_for_answer(running, place)
     return running

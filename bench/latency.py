@@ -120,18 +120,18 @@ async def drive(url: str, requests: Sequence[bytes], *, rate: float, seconds: fl
 
 
 def measure(
-    arena: Environment, peers: Sequence[Peer], *, rates: Sequence[int], rounds: int, seconds: float, tell: Tell
+    environment: Environment, peers: Sequence[Peer], *, rates: Sequence[int], rounds: int, seconds: float, tell: Tell
 ) -> Result:
     """Medians over the rounds by rate and peer, including `direct`. Clients run on the CPUs of the load."""
     taken: dict[tuple[int, str], list[Delays]] = {}
     with ExitStack() as stack, asyncio.Runner(loop_factory=_loop) as runner:
-        direct = f"http://127.0.0.1:{arena.upstream_port}{ITEM}"
+        direct = f"http://127.0.0.1:{environment.upstream_port}{ITEM}"
         ways = {DIRECT: (direct, varying(direct, "none"))}
         for peer in peers:
             try:
-                contestant = stack.enter_context(arena.contestant(peer))
-                url = contestant.url(VARYING)
-                ways[peer.name] = (url, varying(url, contestant.credential))
+                running_peer = stack.enter_context(environment.running_peer(peer))
+                url = running_peer.url(VARYING)
+                ways[peer.name] = (url, varying(url, running_peer.credential))
             except BenchError as failure:
                 tell(f"  {peer.name}: {failure}")
         for rate in [each for each in rates for _ in range(rounds)]:
@@ -178,9 +178,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as directory, pinned(load_cpus):
         upstream = start_upstream(Path(directory), load_cpus)
         try:
-            arena = Environment(Path(directory), proxy_cpus, upstream.port, Signer())
+            environment = Environment(Path(directory), proxy_cpus, upstream.port, Signer())
             plan = {"rates": options.rates, "rounds": options.rounds, "seconds": options.seconds}
-            result = measure(arena, peers, **plan, tell=lambda line: print(line, file=sys.stderr))
+            result = measure(environment, peers, **plan, tell=lambda line: print(line, file=sys.stderr))
         finally:
             upstream.running.stop()
     print(latency_tables(result))

@@ -46,8 +46,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="gateway-modes-") as directory:
         upstream = start_upstream(Path(directory), load_cpus)
         try:
-            arena = Environment(Path(directory), proxy_cpus, upstream.port, Signer())
-            comparison = Comparison(arena, Driver(load_cpus, 32), lambda text: print(text, file=sys.stderr, flush=True))
+            environment = Environment(Path(directory), proxy_cpus, upstream.port, Signer())
+            comparison = Comparison(
+                environment, Driver(load_cpus, 32), lambda text: print(text, file=sys.stderr, flush=True)
+            )
             measured = comparison.run(peers, Plan(options.rounds, 1, 2))
             outcomes = [outcome for outcome in measured if outcome.traffic == VARYING.name]
         finally:

@@ -46,11 +46,11 @@ class Figure(NamedTuple):
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
     def __str__(self) -> str:
-        told = f"{self.name:<22} {self.value:>10,.2f} {self.unit}"
+        text = f"{self.name:<22} {self.value:>10,.2f} {self.unit}"
         if self.limit is None:
-            return told
+            return text
         sign = ">=" if self.at_least else "<="
-        return f"{told:<44} {sign} {self.limit:,.1f}  {'kept' if self.holds else 'MISSED'}"
+        return f"{text:<44} {sign} {self.limit:,.1f}  {'kept' if self.holds else 'MISSED'}"
 
 
 def configuration_text(routes: int, *, upstream: str = "web", role: str = "editor") -> str:
@@ -71,7 +71,7 @@ def log_lines(count: int, routes: int = ROUTES) -> Iterator[bytes]:
     """Access log lines with different paths, spread over the routes."""
     for number in range(count):
         service, things = number % _SERVICES, number // _SERVICES % (routes // _SERVICES)
-        told = {
+        line = {
             "time": "2026-11-22T16:05:16.767Z",
             "request_id": f"{number:016x}",
             "client": "192.0.2.1",
@@ -87,7 +87,7 @@ def log_lines(count: int, routes: int = ROUTES) -> Iterator[bytes]:
             "received": 0,
             "sent": 68,
         }
-        yield json.dumps(told, separators=(",", ":")).encode() + b"\n"
+        yield json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
 def best(work: Callable[[], object], rounds: int = 3) -> float:
@@ -120,8 +120,8 @@ def figures(folder: Path) -> Iterator[Figure]:
 def _matching(policy: Policy, routes: Sequence[int]) -> float:
     """CPU seconds for one match, the mean over some routes. Few routes are used, so that both policies stay in the
     processor's caches: this compares the search and not the memory."""
-    wanted = [f"/service{number % _SERVICES}/things{number // _SERVICES}/7" for number in routes]
-    targets: list[RequestTarget] = [canonical_target(path.encode(), relaxed=False) for path in wanted]
+    paths = [f"/service{number % _SERVICES}/things{number // _SERVICES}/7" for number in routes]
+    targets: list[RequestTarget] = [canonical_target(path.encode(), relaxed=False) for path in paths]
     calls = 2000
 
     def work() -> None:

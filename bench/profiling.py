@@ -52,12 +52,12 @@ def shares(counted: Counter[str], title: str, most: int) -> str:
     return table([title, "self"], rows)
 
 
-def under_load(contestant: RunningPeer, driver: Driver, profiler: list[str], seconds: float) -> str:
+def under_load(running_peer: RunningPeer, driver: Driver, profiler: list[str], seconds: float) -> str:
     """Run the profiler during the load; returns the cost of a request."""
     with pinned(driver.cpus):
         process = subprocess.Popen(profiler, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        window = measure(contestant, driver, seconds + 1)
+        window = measure(running_peer, driver, seconds + 1)
         process.wait(seconds + 60)
     finally:
         if process.poll() is None:
@@ -65,31 +65,31 @@ def under_load(contestant: RunningPeer, driver: Driver, profiler: list[str], sec
     return f"{window.cpu_us:.1f} µs CPU per request, {window.rps:,.0f} requests/s"
 
 
-def python_profile(contestant: RunningPeer, driver: Driver, seconds: float, most: int) -> None:
+def python_profile(running_peer: RunningPeer, driver: Driver, seconds: float, most: int) -> None:
     """Print py-spy's samples."""
     spy = find_program("py-spy")
     if spy is None:
         raise BenchError("py-spy is not installed")
-    output = contestant.place.directory / "stacks.txt"
-    where = ["-p", str(contestant.running.process.pid), "-o", str(output)]
+    output = running_peer.place.directory / "stacks.txt"
+    where = ["-p", str(running_peer.running.process.pid), "-o", str(output)]
     how = ["--format", "raw", "--rate", str(RATE), "--duration", str(round(seconds)), "--full-filenames", "--gil"]
-    print(f"under py-spy: {under_load(contestant, driver, [spy, 'record', *where, *how], seconds)}\n")
+    print(f"under py-spy: {under_load(running_peer, driver, [spy, 'record', *where, *how], seconds)}\n")
     short = [_short(line) for line in output.read_text().splitlines()]
     lines, functions, files = self_times(short)
     for counted, title in ((files, "file"), (functions, "function"), (lines, "line")):
         print(shares(counted, title, most))
 
 
-def system_profile(contestant: RunningPeer, driver: Driver, seconds: float, most: int) -> None:
+def system_profile(running_peer: RunningPeer, driver: Driver, seconds: float, most: int) -> None:
     """Print perf's samples, by shared object and by symbol."""
     perf = shutil.which("perf")
     if perf is None:
         print("perf is not installed: no shares of kernel and libraries")
         return
-    output = contestant.place.directory / "perf.data"
-    pid = str(contestant.running.process.pid)
+    output = running_peer.place.directory / "perf.data"
+    pid = str(running_peer.running.process.pid)
     record = [perf, "record", "-e", "cpu-clock", "-F", "997", "-p", pid, "-o", str(output)]
-    print(f"under perf: {under_load(contestant, driver, [*record, '--', 'sleep', str(seconds)], seconds)}\n")
+    print(f"under perf: {under_load(running_peer, driver, [*record, '--', 'sleep', str(seconds)], seconds)}\n")
     for key, lines in (("dso", 10), ("dso,symbol", most)):
         done = subprocess.run(
             [perf, "report", "-i", str(output), "--sort", key, "--stdio", "--percent-limit", "0.4"],
@@ -119,10 +119,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as directory:
         upstream = start_upstream(Path(directory), load_cpus)
         try:
-            with Environment(Path(directory), proxy_cpus, upstream.port, Signer()).contestant(peer) as contestant:
-                measure(contestant, driver, 2)
-                python_profile(contestant, driver, options.seconds, options.most)
-                system_profile(contestant, driver, options.seconds, options.most)
+            with Environment(Path(directory), proxy_cpus, upstream.port, Signer()).running_peer(peer) as running_peer:
+                measure(running_peer, driver, 2)
+                python_profile(running_peer, driver, options.seconds, options.most)
+                system_profile(running_peer, driver, options.seconds, options.most)
         except BenchError as failure:
             print(f"{peer.name}: {failure}", file=sys.stderr)
             return 2

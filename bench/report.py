@@ -74,7 +74,7 @@ def targets_table(outcomes: Sequence[Outcome], result: Mapping[str, Any]) -> str
     named = {outcome.key: outcome for outcome in outcomes}
     found = [*verdicts(named, result.get("footprint", {})), *further_verdicts(result)]
     rows = [
-        [verdict.what, verdict.spread, verdict.quiet, verdict.wanted, "met" if verdict.met else "**missed**"]
+        [verdict.what, verdict.spread, verdict.quiet, verdict.goal, "met" if verdict.met else "**missed**"]
         for verdict in found
     ]
     return f"## Targets\n\n{table(['', 'measured', 'at their best', 'wanted', ''], rows)}" if rows else ""

@@ -102,7 +102,7 @@ class Environment:
         )
 
     @contextmanager
-    def contestant(self, peer: Peer) -> Iterator[RunningPeer]:
+    def running_peer(self, peer: Peer) -> Iterator[RunningPeer]:
         """Start and check the peer, and stop it at the end. Raises BenchError if a check fails."""
         place = self.place(peer)
         running = self.begin(peer, place)
@@ -116,7 +116,7 @@ class Environment:
             running.stop()
 
     @contextmanager
-    def contestants(
+    def running_peers(
         self, peers: Sequence[Peer], failed: Callable[[Peer, BenchError], object]
     ) -> Iterator[list[RunningPeer]]:
         """The peers that pass their checks, in order. `failed` is called for the others."""
@@ -124,7 +124,7 @@ class Environment:
             started = []
             for peer in peers:
                 try:
-                    started.append(stack.enter_context(self.contestant(peer)))
+                    started.append(stack.enter_context(self.running_peer(peer)))
                 except BenchError as failure:
                     failed(peer, failure)
             yield started
@@ -138,13 +138,13 @@ def _wait_until_ready(peer: Peer, place: Place) -> None:
         time.sleep(0.02)
 
 
-def measure(contestant: RunningPeer, driver: Driver, seconds: float, traffic: Traffic = VARYING) -> Window:
+def measure(running_peer: RunningPeer, driver: Driver, seconds: float, traffic: Traffic = VARYING) -> Window:
     """Measure one window. Raises BenchError for any failed request, because a proxy that drops requests is not fast."""
-    url = contestant.url(traffic)
-    requests = traffic.requests(url, contestant.credential)
-    before = contestant.running.cpu_seconds()
+    url = running_peer.url(traffic)
+    requests = traffic.requests(url, running_peer.credential)
+    before = running_peer.running.cpu_seconds()
     load = driver.drive(url, requests, seconds, status=traffic.status)
-    after = contestant.running.cpu_seconds()
+    after = running_peer.running.cpu_seconds()
     if load.failed or not load.requests:
         raise BenchError(f"errors under load: {load.errors} of {load.requests} requests")
     if set(after) != set(before):
@@ -154,14 +154,14 @@ def measure(contestant: RunningPeer, driver: Driver, seconds: float, traffic: Tr
     return Window(load.requests, load.seconds, cpu, *points, load_average=load_average())
 
 
-def settle(contestant: RunningPeer) -> None:
+def settle(running_peer: RunningPeer) -> None:
     """Wait until the peer has processed its remaining requests. A slow peer needs a tenth of a second for 32 of them,
     and would take the CPU from the next one."""
     until = time.monotonic() + SETTLE_SECONDS
-    before = sum(contestant.running.cpu_seconds().values())
+    before = sum(running_peer.running.cpu_seconds().values())
     while time.monotonic() < until:
         time.sleep(AT_REST)
-        now = sum(contestant.running.cpu_seconds().values())
+        now = sum(running_peer.running.cpu_seconds().values())
         if now - before < AT_REST / 10:
             return
         before = now
@@ -170,54 +170,54 @@ def settle(contestant: RunningPeer) -> None:
 class Comparison:
     """Runs the rounds. A peer that fails is left out from then on, and the reason is kept."""
 
-    def __init__(self, arena: Environment, driver: Driver, tell: Tell) -> None:
-        self.arena = arena
+    def __init__(self, environment: Environment, driver: Driver, tell: Tell) -> None:
+        self.environment = environment
         self.driver = driver
         self.tell = tell
         self.failed: dict[str, str] = {}
 
     def run(self, peers: Sequence[Peer], plan: Plan) -> list[Outcome]:
         """Run all rounds; returns the outcomes in the order of `peers`."""
-        with self.arena.contestants(peers, self._fail) as started:
-            contestants = [each for each in started if self._warm_up(each, plan)]
+        with self.environment.running_peers(peers, self._fail) as started:
+            running_peers = [each for each in started if self._warm_up(each, plan)]
             for number in range(1, plan.rounds + 1):
                 self.tell(f"round {number} of {plan.rounds}, load average {load_average():.2f}")
-                self._round(contestants, number, plan)
-                contestants = [each for each in contestants if each.peer.name not in self.failed]
-            return [outcome for each in contestants if self._still_right(each) for outcome in each.outcomes()]
+                self._round(running_peers, number, plan)
+                running_peers = [each for each in running_peers if each.peer.name not in self.failed]
+            return [outcome for each in running_peers if self._still_right(each) for outcome in each.outcomes()]
 
-    def _warm_up(self, contestant: RunningPeer, plan: Plan) -> bool:
+    def _warm_up(self, running_peer: RunningPeer, plan: Plan) -> bool:
         try:
-            window = measure(contestant, self.driver, plan.warm_up)
+            window = measure(running_peer, self.driver, plan.warm_up)
         except BenchError as failure:
-            return self._fail(contestant.peer, failure)
-        settle(contestant)
-        self.tell(f"  {contestant.peer.name:22} proved and warm, {window.rps:8.0f} requests/s")
+            return self._fail(running_peer.peer, failure)
+        settle(running_peer)
+        self.tell(f"  {running_peer.peer.name:22} proved and warm, {window.rps:8.0f} requests/s")
         return True
 
-    def _round(self, contestants: Sequence[RunningPeer], number: int, plan: Plan) -> None:
+    def _round(self, running_peers: Sequence[RunningPeer], number: int, plan: Plan) -> None:
         """One round. It starts with another peer each time, so that no peer always follows the same neighbour."""
-        begin = (number - 1) * 5 % max(1, len(contestants))
-        for contestant in [*contestants[begin:], *contestants[:begin]]:
-            self._measure(contestant, plan)
+        begin = (number - 1) * 5 % max(1, len(running_peers))
+        for running_peer in [*running_peers[begin:], *running_peers[:begin]]:
+            self._measure(running_peer, plan)
 
-    def _measure(self, contestant: RunningPeer, plan: Plan) -> bool:
-        for traffic in contestant.traffic():
+    def _measure(self, running_peer: RunningPeer, plan: Plan) -> bool:
+        for traffic in running_peer.traffic():
             try:
-                window = measure(contestant, self.driver, plan.window(contestant.peer), traffic)
+                window = measure(running_peer, self.driver, plan.window(running_peer.peer), traffic)
             except BenchError as failure:
-                return self._fail(contestant.peer, failure)
-            contestant.windows.setdefault(traffic.name, []).append(window)
-            settle(contestant)
-            name = f"{contestant.peer.name}, {traffic.name}"
+                return self._fail(running_peer.peer, failure)
+            running_peer.windows.setdefault(traffic.name, []).append(window)
+            settle(running_peer)
+            name = f"{running_peer.peer.name}, {traffic.name}"
             self.tell(f"  {name:36} {window.cpu_us:8.1f} µs CPU {window.rps:8.0f} requests/s")
         return True
 
-    def _still_right(self, contestant: RunningPeer) -> bool:
+    def _still_right(self, running_peer: RunningPeer) -> bool:
         try:
-            check(contestant.peer, contestant.place.port, contestant.credential)
+            check(running_peer.peer, running_peer.place.port, running_peer.credential)
         except BenchError as failure:
-            return self._fail(contestant.peer, failure)
+            return self._fail(running_peer.peer, failure)
         return True
 
     def _fail(self, peer: Peer, failure: BenchError) -> bool:

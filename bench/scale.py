@@ -55,25 +55,25 @@ class Workers(GatewayServe):
         return super().launch(place)
 
 
-def by_idle(arena: Environment, driver: Driver) -> tuple[Points, Points]:
+def by_idle(environment: Environment, driver: Driver) -> tuple[Points, Points]:
     """CPU microseconds per request beside idle keep-alive connections, and KiB for each of those."""
     cost, held = {}, {}
-    with arena.contestant(GatewayServe()) as contestant, asyncio.Runner() as runner:
-        measure(contestant, driver, 1)
+    with environment.running_peer(GatewayServe()) as running_peer, asyncio.Runner() as runner:
+        measure(running_peer, driver, 1)
         for count in IDLE:
-            callers, kib = runner.run(_opened(contestant, count))
-            cost[str(count)] = round(min(measure(contestant, driver, 1).cpu_us for _ in range(5)), 2)
+            callers, kib = runner.run(_opened(running_peer, count))
+            cost[str(count)] = round(min(measure(running_peer, driver, 1).cpu_us for _ in range(5)), 2)
             if count:
                 held[str(count)] = kib
             runner.run(_left(callers))
     return cost, held
 
 
-async def _opened(contestant: RunningPeer, count: int) -> tuple[list[websocket.Caller], float]:
-    before = contestant.running.memory().rss
-    callers = await websocket.opened(contestant, _kept_alive, b"HTTP/1.1 200", count)
+async def _opened(running_peer: RunningPeer, count: int) -> tuple[list[websocket.Caller], float]:
+    before = running_peer.running.memory().rss
+    callers = await websocket.opened(running_peer, _kept_alive, b"HTTP/1.1 200", count)
     await asyncio.sleep(websocket.SETTLE)
-    return callers, round((contestant.running.memory().rss - before) / max(1, count) / 1024, 2)
+    return callers, round((running_peer.running.memory().rss - before) / max(1, count) / 1024, 2)
 
 
 def _kept_alive(port: int, credential: str) -> bytes:
@@ -85,16 +85,16 @@ async def _left(callers: Sequence[websocket.Caller]) -> None:
     await asyncio.sleep(1.0)
 
 
-def by_workers(arena: Environment, driver: Driver) -> Points:
+def by_workers(environment: Environment, driver: Driver) -> Points:
     """CPU microseconds per request with one and two workers."""
     found = {}
-    with valkey(arena.directory) as server:
+    with valkey(environment.directory) as server:
         for count in (1, 2):
             peer = Workers()
             peer.count, peer.redis = count, server.url  # type: ignore[misc]
-            with arena.contestant(peer) as contestant:
-                measure(contestant, driver, 1)
-                found[str(count)] = round(min(measure(contestant, driver, 1).cpu_us for _ in range(5)), 2)
+            with environment.running_peer(peer) as running_peer:
+                measure(running_peer, driver, 1)
+                found[str(count)] = round(min(measure(running_peer, driver, 1).cpu_us for _ in range(5)), 2)
     return found
 
 
@@ -136,15 +136,15 @@ def with_processes() -> Result:
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as directory:
         upstream = start_upstream(Path(directory), load_cpus)
         try:
-            arena = Environment(Path(directory), proxy_cpus, upstream.port, Signer())
-            cost, held = by_idle(arena, driver)
+            environment = Environment(Path(directory), proxy_cpus, upstream.port, Signer())
+            cost, held = by_idle(environment, driver)
             first, later = by_users()
             return {
                 "users in the database, first request": first,
                 "users in the database, later requests": later,
                 "idle connections": cost,
                 "KiB of each idle connection": held,
-                "workers": by_workers(replace(arena, cpus=None), driver),
+                "workers": by_workers(replace(environment, cpus=None), driver),
             }
         finally:
             upstream.running.stop()

@@ -54,7 +54,7 @@ class Verdict:
     measured: float
     spread: str
     quiet: str
-    wanted: str
+    goal: str
     met: bool
 
 
@@ -116,8 +116,8 @@ def verdicts(outcomes: Mapping[tuple[str, str], Outcome], footprint: Mapping[str
     for limit in FOOTPRINT:
         if limit.key in footprint:
             value = footprint[limit.key]
-            wanted = f"≤ {limit.limit:g} {limit.unit}"
-            yield Verdict(limit.what, value, f"{value:.1f} {limit.unit}", "", wanted, value <= limit.limit)
+            goal = f"≤ {limit.limit:g} {limit.unit}"
+            yield Verdict(limit.what, value, f"{value:.1f} {limit.unit}", "", goal, value <= limit.limit)
 
 
 def further_verdicts(result: Result) -> Iterator[Verdict]:
@@ -128,8 +128,8 @@ def further_verdicts(result: Result) -> Iterator[Verdict]:
         if ours is not None and theirs:
             value = ours / theirs
             met = value >= target.limit if target.at_least else value <= target.limit
-            wanted = f"{'≥' if target.at_least else '≤'} {target.limit:g}"
-            yield Verdict(target.what, value, f"{value:.2f}", "", wanted, met)
+            goal = f"{'≥' if target.at_least else '≤'} {target.limit:g}"
+            yield Verdict(target.what, value, f"{value:.2f}", "", goal, met)
 
 
 def _at(result: Result, place: str) -> float | None:

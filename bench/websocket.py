@@ -123,16 +123,16 @@ def head_of(path: str, port: int, headers: Sequence[tuple[str, str]]) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
 
-async def opened(contestant: RunningPeer, head: Head, status: bytes, count: int) -> list[Caller]:
+async def opened(running_peer: RunningPeer, head: Head, status: bytes, count: int) -> list[Caller]:
     """Open `count` connections. Raises BenchError if one is refused."""
-    loop, port = asyncio.get_running_loop(), contestant.place.port
+    loop, port = asyncio.get_running_loop(), running_peer.place.port
     callers: list[Caller] = []
-    said = head(port, contestant.credential)
+    request = head(port, running_peer.credential)
     try:
         async with asyncio.timeout(OPENING_SECONDS):
             while len(callers) < count:
                 making = [
-                    loop.create_connection(lambda: Caller(said, status), "127.0.0.1", port)
+                    loop.create_connection(lambda: Caller(request, status), "127.0.0.1", port)
                     for _ in range(min(AT_ONCE, count - len(callers)))
                 ]
                 made = [caller for _, caller in await asyncio.gather(*making)]
@@ -151,16 +151,16 @@ def _check(callers: Sequence[Caller]) -> None:
             raise BenchError(f"WebSocket or event stream: {caller.failed}")
 
 
-async def echoes(contestant: RunningPeer, *, connections: int, seconds: float) -> Echoes:
+async def echoes(running_peer: RunningPeer, *, connections: int, seconds: float) -> Echoes:
     """Measure one window. Raises BenchError if a message returns changed."""
-    callers = await opened(contestant, handshake, b"HTTP/1.1 101", connections)
+    callers = await opened(running_peer, handshake, b"HTTP/1.1 101", connections)
     try:
         for caller in callers:
             caller.begin()
         await asyncio.sleep(seconds / 10)
-        before, cpu, begun = _count(callers), _cpu(contestant), time.perf_counter()
+        before, cpu, begun = _count(callers), _cpu(running_peer), time.perf_counter()
         await asyncio.sleep(seconds)
-        count, used, took = _count(callers) - before, _cpu(contestant) - cpu, time.perf_counter() - begun
+        count, used, took = _count(callers) - before, _cpu(running_peer) - cpu, time.perf_counter() - begun
         _check(callers)
     finally:
         close(callers)
@@ -169,56 +169,62 @@ async def echoes(contestant: RunningPeer, *, connections: int, seconds: float) -
     return Echoes(round(count / took, 1), round(used / count * 1e6, 2))
 
 
-async def held(contestant: RunningPeer, head: Head, status: bytes) -> float:
+async def held(running_peer: RunningPeer, head: Head, status: bytes) -> float:
     """KiB of resident memory for each of IDLE open connections at rest."""
-    before = contestant.running.memory().rss
-    callers = await opened(contestant, head, status, IDLE)
+    before = running_peer.running.memory().rss
+    callers = await opened(running_peer, head, status, IDLE)
     try:
         await asyncio.sleep(SETTLE)
         _check(callers)
-        return round((contestant.running.memory().rss - before) / IDLE / 1024, 1)
+        return round((running_peer.running.memory().rss - before) / IDLE / 1024, 1)
     finally:
         close(callers)
 
 
 def measure(
-    arena: Environment, peers: Sequence[Peer], *, rounds: int, seconds: float, tell: Tell, cpus: frozenset[int] | None
+    environment: Environment,
+    peers: Sequence[Peer],
+    *,
+    rounds: int,
+    seconds: float,
+    tell: Tell,
+    cpus: frozenset[int] | None,
 ) -> dict[str, Any]:
     """Medians by peer, with the clients on `cpus`. Peers that fail are reported and left out."""
     found: dict[str, Any] = {}
     with pinned(cpus), asyncio.Runner(loop_factory=_loop) as runner:
-        taken = _rounds(arena, peers, runner, rounds=rounds, seconds=seconds, tell=tell)
+        taken = _rounds(environment, peers, runner, rounds=rounds, seconds=seconds, tell=tell)
         for peer in peers:
             try:
                 if taken.get(peer.name):
-                    found[peer.name] = {**asdict(_middle(taken[peer.name])), **_memory(arena, peer, runner)}
+                    found[peer.name] = {**asdict(_middle(taken[peer.name])), **_memory(environment, peer, runner)}
             except (BenchError, OSError) as failure:
                 tell(f"  {peer.name}: {failure}")
     return found
 
 
 def _rounds(
-    arena: Environment, peers: Sequence[Peer], runner: asyncio.Runner, *, rounds: int, seconds: float, tell: Tell
+    environment: Environment, peers: Sequence[Peer], runner: asyncio.Runner, *, rounds: int, seconds: float, tell: Tell
 ) -> dict[str, list[Echoes]]:
     """The windows of each peer. All peers run throughout and are measured in turn."""
     taken: dict[str, list[Echoes]] = {}
-    with arena.contestants(peers, lambda peer, failure: tell(f"  {peer.name}: {failure}")) as contestants:
-        for contestant in contestants * rounds:
+    with environment.running_peers(peers, lambda peer, failure: tell(f"  {peer.name}: {failure}")) as running_peers:
+        for running_peer in running_peers * rounds:
             try:
-                window = runner.run(echoes(contestant, connections=32, seconds=seconds))
-                taken.setdefault(contestant.peer.name, []).append(window)
+                window = runner.run(echoes(running_peer, connections=32, seconds=seconds))
+                taken.setdefault(running_peer.peer.name, []).append(window)
             except (BenchError, OSError) as failure:
-                tell(f"  {contestant.peer.name}: {failure}")
+                tell(f"  {running_peer.peer.name}: {failure}")
     return taken
 
 
-def _memory(arena: Environment, peer: Peer, runner: asyncio.Runner) -> dict[str, float]:
+def _memory(environment: Environment, peer: Peer, runner: asyncio.Runner) -> dict[str, float]:
     """Each kind in a new process, because memory freed by other connections would be reused."""
     kinds = {"websocket_kib": (handshake, b"HTTP/1.1 101"), "event_stream_kib": (event_stream, b"HTTP/1.1 200")}
     found = {}
     for name, (head, status) in kinds.items():
-        with arena.contestant(peer) as contestant:
-            found[name] = runner.run(held(contestant, head, status))
+        with environment.running_peer(peer) as running_peer:
+            found[name] = runner.run(held(running_peer, head, status))
     return found
 
 
@@ -234,8 +240,8 @@ def _count(callers: Sequence[Caller]) -> int:
     return sum(caller.count for caller in callers)
 
 
-def _cpu(contestant: RunningPeer) -> float:
-    return sum(contestant.running.cpu_seconds().values())
+def _cpu(running_peer: RunningPeer) -> float:
+    return sum(running_peer.running.cpu_seconds().values())
 
 
 def close(callers: Sequence[Caller]) -> None:

@@ -102,15 +102,15 @@ class Gateway:
         me = caller.must("GET", "/auth/me", token=tokens["access_token"]).json()
         return Account(me["id"], email, tokens["access_token"], tokens["refresh_token"])
 
-    def command(self, *arguments: str, told: str = "") -> None:
+    def command(self, *arguments: str, stdin: str = "") -> None:
         """Run a command with the configuration of this gateway."""
-        run_command(self.config, *arguments, told=told)
+        run_command(self.config, *arguments, stdin=stdin)
 
 
-def run_command(config: Path, *arguments: str, told: str = "") -> None:
+def run_command(config: Path, *arguments: str, stdin: str = "") -> None:
     """Run `gateway ARGUMENTS` to its end. Raises BenchError if it fails."""
     command = [sys.executable, "-m", "gateway", *arguments, "--config", str(config)]
-    done = subprocess.run(command, input=told, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, cwd=ROOT, timeout=120)
     if done.returncode:
         raise BenchError(f"gateway {' '.join(arguments)}: {done.stderr}")
 

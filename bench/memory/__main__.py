@@ -168,13 +168,13 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 1 if a limit is exceeded."""
     options = options_of(arguments)
-    wanted = [name for name, attack in ATTACKS.items() if options.row in (None, attack.row)]
-    wanted += [name for name in IDLE if options.row in (None, 4)]
-    wanted = list(options.attack or wanted)
+    names = [name for name, attack in ATTACKS.items() if options.row in (None, attack.row)]
+    names += [name for name in IDLE if options.row in (None, 4)]
+    names = list(options.attack or names)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     rows, is_good = [], True
-    for name in wanted:
+    for name in names:
         try:
             row, good = _measured(name, options)
         except BenchError as failure:

@@ -91,9 +91,9 @@ def same(target: str, *lines: bytes, signed_in: bool = False, **options: Any) ->
     """The same request repeatedly."""
 
     def requests(token: str) -> Iterator[bytes]:
-        wanted = request(target, *lines, *([bearer(token)] if signed_in else []), **options)
+        head = request(target, *lines, *([bearer(token)] if signed_in else []), **options)
         while True:
-            yield wanted
+            yield head
 
     return requests
 
