@@ -55,9 +55,9 @@ async def test_nothing_is_printed_while_the_database_is_down(harness: Harness, m
 async def test_it_is_printed_at_startup(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     async with application(tmp_path, "sqlite://"):
         pass
-    said = [line for line in capfd.readouterr().err.splitlines() if "accounts:" in line]
-    assert len(said) == 1
-    assert f"run on this machine: {COMMAND} --config {tmp_path / 'gateway.yaml'}" in said[0]
+    lines = [line for line in capfd.readouterr().err.splitlines() if "accounts:" in line]
+    assert len(lines) == 1
+    assert f"run on this machine: {COMMAND} --config {tmp_path / 'gateway.yaml'}" in lines[0]
 
 
 async def test_registration_makes_no_administrator_for_any_body(tmp_path: Path) -> None:

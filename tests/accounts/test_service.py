@@ -288,10 +288,10 @@ async def test_a_user_deleted_during_the_request_changes_nothing(harness: Harnes
     await harness.administration.delete("ann@example.com")
     changing = harness.accounts.change_password(claims, Password(PASSWORD.encode()), Password(b"new"), origin=ORIGIN)
     assert await refused(changing) == "invalid_credentials"
-    told = list(harness.feed.announced)
+    announced = list(harness.feed.announced)
     await harness.accounts.logout(claims, ORIGIN)
     await harness.accounts.logout_all(claims, ORIGIN)
-    assert harness.feed.announced == told
+    assert harness.feed.announced == announced
 
 
 async def test_a_user_of_another_issuer_has_neither_password_nor_sessions_here(harness: Harness, clock: Clock) -> None:

@@ -121,8 +121,8 @@ async def test_a_password_an_api_key_and_an_address_are_changed_with_a_notice(cl
     body = {"current_password": "correct horse battery", "new_password": "another long password"}
     assert (await client.post("/password", body, token=access)).status_code == 204
     await client.mail(ANN, count=3)
-    told = {str(each.message["Subject"]) for each in client.server.received if each.recipient == ANN}
-    assert len(told) == 3, told
+    subjects = {str(each.message["Subject"]) for each in client.server.received if each.recipient == ANN}
+    assert len(subjects) == 3, subjects
 
 
 async def test_a_password_that_an_operator_sets_is_told_to_the_owner(mailing: Mailing, smtp_server: SmtpServer) -> None:
