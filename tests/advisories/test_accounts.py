@@ -82,12 +82,12 @@ def test_a_password_that_is_none_is_refused(gateway: Gateway, password: Any) -> 
 
 def test_GHSA_6f65_4fv2_wwch_unknown_and_known_users_get_the_same_bytes(gateway: Gateway) -> None:
     def bare(answer: Answer) -> tuple[Any, ...]:
-        told = answer.json()
-        assert told.pop("request_id")
+        body = answer.json()
+        assert body.pop("request_id")
         fields = sorted(
             (name.lower(), value) for name, value in answer.fields if name.lower() not in (b"date", b"x-request-id")
         )
-        return answer.status, answer.head.reason, fields, told, len(answer.body)
+        return answer.status, answer.head.reason, fields, body, len(answer.body)
 
     seen = [
         bare(login(gateway, email, "wrong password"))

@@ -27,7 +27,7 @@ Present = Callable[..., Answer]
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class Environment:
     """A gateway that accepts two issuers: `idp` by discovery, `other` by the URL of its keys."""
 
     gateway: Gateway
@@ -49,17 +49,17 @@ def issuers() -> Iterator[tuple[Issuer, Issuer]]:
 
 
 @pytest.fixture(scope="module")
-def world(gateways: Gateways, face: Face, issuers: tuple[Issuer, Issuer]) -> World:
+def environment(gateways: Gateways, face: Face, issuers: tuple[Issuer, Issuer]) -> Environment:
     idp, other = issuers
     external = [idp.settings("idp"), other.settings("other", jwks_url=other.url + JWKS)]
-    return World(gateways.gateway("external", face, tokens={"external": external}), idp, other)
+    return Environment(gateways.gateway("external", face, tokens={"external": external}), idp, other)
 
 
 @pytest.fixture
-def present(world: World, upstream: RecordingUpstream) -> Present:
+def present(environment: Environment, upstream: RecordingUpstream) -> Present:
     def check(presented: str | bytes, *codes: str) -> Answer:
         data = request("/api/x", fields=[bearer(presented)])
-        answer = refuses(world.gateway, upstream, data, 401, codes or ("token_invalid",))
+        answer = refuses(environment.gateway, upstream, data, 401, codes or ("token_invalid",))
         assert b'error="invalid_token"' in (answer.value("www-authenticate") or b"")
         return answer
 
@@ -69,76 +69,82 @@ def present(world: World, upstream: RecordingUpstream) -> Present:
 # ---- accepted tokens
 
 
-def test_both_issuers_are_accepted_and_distinguished(world: World, upstream: RecordingUpstream) -> None:
+def test_both_issuers_are_accepted_and_distinguished(environment: Environment, upstream: RecordingUpstream) -> None:
     """The precondition of all refusals below."""
-    identity = world.admits(upstream, world.idp.token(roles=["idp-editors"], email="bob@idp.example"))
+    identity = environment.admits(upstream, environment.idp.token(roles=["idp-editors"], email="bob@idp.example"))
     assert identity == {"id": [b"idp|bob"], "email": [b"bob@idp.example"], "roles": [b"editor,user"]}
-    assert world.admits(upstream, world.other.token())["id"] == [b"other|bob"]
-    assert world.admits(upstream, world.idp.curve_token("carl"))["id"] == [b"idp|carl"]
+    assert environment.admits(upstream, environment.other.token())["id"] == [b"other|bob"]
+    assert environment.admits(upstream, environment.idp.curve_token("carl"))["id"] == [b"idp|carl"]
 
 
-def test_roles_are_the_mapped_ones_and_those_that_they_imply(world: World, upstream: RecordingUpstream) -> None:
-    assert world.admits(upstream, world.idp.token(roles=["idp-admins"]), "/admin/x")["roles"] == [b"admin,editor,user"]
+def test_roles_are_the_mapped_ones_and_those_that_they_imply(
+    environment: Environment, upstream: RecordingUpstream
+) -> None:
+    assert environment.admits(upstream, environment.idp.token(roles=["idp-admins"]), "/admin/x")["roles"] == [
+        b"admin,editor,user"
+    ]
     for roles in (["admin"], ["idp-editors"], [], None):
-        data = request("/admin/x", fields=[bearer(world.idp.token(roles=roles))])
-        refuses(world.gateway, upstream, data, 403, "forbidden")
+        data = request("/admin/x", fields=[bearer(environment.idp.token(roles=roles))])
+        refuses(environment.gateway, upstream, data, 403, "forbidden")
 
 
-def test_CVE_2021_32701_each_token_has_its_own_roles(world: World, upstream: RecordingUpstream) -> None:
+def test_CVE_2021_32701_each_token_has_its_own_roles(environment: Environment, upstream: RecordingUpstream) -> None:
     """The same subject with more and with fewer roles, alternating: cached roles of one token never apply to the
     other."""
-    admin, plain = world.idp.token("dora", roles=["idp-admins"]), world.idp.token("dora")
+    admin, plain = environment.idp.token("dora", roles=["idp-admins"]), environment.idp.token("dora")
     for _ in range(3):
-        world.admits(upstream, admin, "/admin/x")
-        refuses(world.gateway, upstream, request("/admin/x", fields=[bearer(plain)]), 403, "forbidden")
+        environment.admits(upstream, admin, "/admin/x")
+        refuses(environment.gateway, upstream, request("/admin/x", fields=[bearer(plain)]), 403, "forbidden")
 
 
 def test_an_external_subject_owns_its_own_paths_and_none_of_a_local_user(
-    world: World, upstream: RecordingUpstream
+    environment: Environment, upstream: RecordingUpstream
 ) -> None:
-    user = signed_in(world.gateway, "user@example.com")
-    stranger = world.idp.token(user.id)
-    assert world.admits(upstream, stranger)["id"] == [f"idp|{user.id}".encode()]
+    user = signed_in(environment.gateway, "user@example.com")
+    stranger = environment.idp.token(user.id)
+    assert environment.admits(upstream, stranger)["id"] == [f"idp|{user.id}".encode()]
     for path in (f"/mine/{user.id}", f"/users/{user.id}/x"):
-        refuses(world.gateway, upstream, request(path, fields=[bearer(stranger)]), 403, "forbidden")
-    world.admits(upstream, stranger, f"/mine/idp%7C{user.id}")
+        refuses(environment.gateway, upstream, request(path, fields=[bearer(stranger)]), 403, "forbidden")
+    environment.admits(upstream, stranger, f"/mine/idp%7C{user.id}")
 
 
-def test_on_an_optional_route_a_bad_one_is_anonymous(world: World, upstream: RecordingUpstream) -> None:
-    assert world.admits(upstream, world.idp.token(), "/optional/x")["id"] == [b"idp|bob"]
-    bad = (world.idp.token(aud="else"), world.idp.token(header=world.idp.header(kid="unknown")))
+def test_on_an_optional_route_a_bad_one_is_anonymous(environment: Environment, upstream: RecordingUpstream) -> None:
+    assert environment.admits(upstream, environment.idp.token(), "/optional/x")["id"] == [b"idp|bob"]
+    bad = (environment.idp.token(aud="else"), environment.idp.token(header=environment.idp.header(kid="unknown")))
     for credential in bad:
-        assert world.admits(upstream, credential, "/optional/x")["id"] == []
+        assert environment.admits(upstream, credential, "/optional/x")["id"] == []
 
 
 # ---- the issuer of a token
 
 
-def test_two_issuers_with_the_same_kid_are_not_mixed_up(world: World, present: Present) -> None:
+def test_two_issuers_with_the_same_kid_are_not_mixed_up(environment: Environment, present: Present) -> None:
     """The key is looked up only at the issuer named by the token."""
-    idp, other = world.idp, world.other
+    idp, other = environment.idp, environment.other
     present(token(idp.header(), idp.claims(), other.sign))
     present(token(other.header(), other.claims(), idp.sign))
     present(token(other.header(), other.claims(aud=["api", "other-api"]), idp.sign))
 
 
 def test_CVE_2026_33496_a_token_verified_for_one_issuer_is_not_accepted_for_another(
-    world: World, upstream: RecordingUpstream, present: Present
+    environment: Environment, upstream: RecordingUpstream, present: Present
 ) -> None:
-    good = world.idp.token("eve")
-    world.admits(upstream, good)
+    good = environment.idp.token("eve")
+    environment.admits(upstream, good)
     header, _, signature = good.split(".")
-    forged = token(world.idp.header(), world.idp.claims("eve", iss=world.other.url, aud="other-api"), unsigned)
+    forged = token(
+        environment.idp.header(), environment.idp.claims("eve", iss=environment.other.url, aud="other-api"), unsigned
+    )
     present(".".join((header, forged.split(".")[1], signature)))
-    assert world.admits(upstream, good)["id"] == [b"idp|eve"]
+    assert environment.admits(upstream, good)["id"] == [b"idp|eve"]
 
 
 def test_no_issuer_can_speak_for_the_gateway(
-    world: World, present: Present, forge: TokenFactory, upstream: RecordingUpstream
+    environment: Environment, present: Present, forge: TokenFactory, upstream: RecordingUpstream
 ) -> None:
     """Local claims need a local key, independent of the kid of published keys. No `sub` equals a local user id."""
-    user = signed_in(world.gateway, "admin@example.com")
-    idp = world.idp
+    user = signed_in(environment.gateway, "admin@example.com")
+    idp = environment.idp
     local = forge.claims(user.token)
     for header in (idp.header(), idp.header(kid="k1"), idp.header(kid="k1", alg="ES256")):
         present(token(header, local, idp.sign))
@@ -147,7 +153,7 @@ def test_no_issuer_can_speak_for_the_gateway(
     present(token(forge.header(), idp.claims(), with_curve(forge.curve)))
     present(token(forge.header(typ="at+jwt"), idp.claims(aud="api"), with_curve(forge.curve)))
     present(forge.good(user.token, sub="idp|bob"))
-    assert world.admits(upstream, user.token)["id"] == [user.id.encode()]
+    assert environment.admits(upstream, user.token)["id"] == [user.id.encode()]
 
 
 # ---- algorithms and keys
@@ -157,17 +163,17 @@ def hmac_with(secret: bytes) -> Sign:
     return lambda message: hmac.new(secret, message, hashlib.sha256).digest()
 
 
-def test_CVE_2022_29217_a_published_key_is_no_secret(world: World, present: Present) -> None:
+def test_CVE_2022_29217_a_published_key_is_no_secret(environment: Environment, present: Present) -> None:
     """CVE-2026-48526: PEM, JWK and JWKS texts as HMAC secrets."""
-    idp = world.idp
+    idp = environment.idp
     pem = idp.rsa.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     for secret in (pem, pem.strip(), json.dumps(idp.keys[0]).encode(), json.dumps({"keys": idp.keys}).encode(), b""):
         present(token(idp.header(alg="HS256"), idp.claims(), hmac_with(secret)))
 
 
-def test_algorithms_that_are_not_the_keys_or_not_accepted(world: World, present: Present) -> None:
+def test_algorithms_that_are_not_the_keys_or_not_accepted(environment: Environment, present: Present) -> None:
     """CVE-2026-48523, and variants of `none`."""
-    idp = world.idp
+    idp = environment.idp
     present(token(idp.header(alg="RS512"), idp.claims(), with_rsa(idp.rsa, hashes.SHA512())))
     present(token(idp.header(), idp.claims(), with_rsa(idp.rsa, hashes.SHA512())))
     present(token(idp.header(alg="ES256"), idp.claims(), with_curve(idp.curve)))
@@ -176,27 +182,27 @@ def test_algorithms_that_are_not_the_keys_or_not_accepted(world: World, present:
     present(token(idp.header(alg=None), idp.claims(), idp.sign))
 
 
-def test_keys_that_a_token_brings_or_points_to(world: World, present: Present, forge: TokenFactory) -> None:
-    asked = world.other.asked.copy()
+def test_keys_that_a_token_brings_or_points_to(environment: Environment, present: Present, forge: TokenFactory) -> None:
+    asked = environment.other.asked.copy()
     own = jwk_of(forge.rsa, "mine")
-    elsewhere = world.other.url + "/evil"
+    elsewhere = environment.other.url + "/evil"
     for members in ({"jwk": own}, {"jku": elsewhere}, {"x5u": elsewhere}, {"kid": "../../../../dev/null"}):
-        header = world.idp.header(kid="mine") | members
-        present(token(header, world.idp.claims(), with_rsa(forge.rsa, hashes.SHA256())))
-    assert world.other.asked == asked
+        header = environment.idp.header(kid="mine") | members
+        present(token(header, environment.idp.claims(), with_rsa(forge.rsa, hashes.SHA256())))
+    assert environment.other.asked == asked
 
 
-def test_CVE_2026_32597_extensions_that_must_be_understood(world: World, present: Present) -> None:
+def test_CVE_2026_32597_extensions_that_must_be_understood(environment: Environment, present: Present) -> None:
     cases: list[dict[str, Any]] = [{"crit": ["x"]}, {"crit": []}, {"b64": False, "crit": ["b64"]}]
     for members in cases:
-        present(world.idp.token(header=world.idp.header() | members))
+        present(environment.idp.token(header=environment.idp.header() | members))
 
 
 # ---- the type of a token
 
 
-def test_other_tokens_of_the_same_issuer_are_no_access_tokens(world: World, present: Present) -> None:
-    idp = world.idp
+def test_other_tokens_of_the_same_issuer_are_no_access_tokens(environment: Environment, present: Present) -> None:
+    idp = environment.idp
     for kind in ("id+jwt", "logout+jwt", "dpop+jwt", "identity+jwt", "secevent+jwt", "x", ""):
         present(idp.token(header=idp.header(typ=kind)))
     cases: list[dict[str, Any]] = [
@@ -211,9 +217,9 @@ def test_other_tokens_of_the_same_issuer_are_no_access_tokens(world: World, pres
         present(idp.token(header=idp.header(typ="JWT"), **claims))
 
 
-def test_claims_that_are_missing_wrong_or_out_of_time(world: World, present: Present) -> None:
+def test_claims_that_are_missing_wrong_or_out_of_time(environment: Environment, present: Present) -> None:
     """Kong `claims_to_verify`, APISIX #13468."""
-    idp, now = world.idp, int(time.time())
+    idp, now = environment.idp, int(time.time())
     wrong: list[dict[str, Any]] = [
         {"exp": None},
         {"exp": str(now + 600)},
@@ -240,9 +246,9 @@ def test_claims_that_are_missing_wrong_or_out_of_time(world: World, present: Pre
 # ---- external principals at built-in endpoints
 
 
-def test_me_names_the_subject_and_has_no_creation_time(world: World) -> None:
-    credential = world.idp.token("frank", roles=["idp-admins"], email="frank@idp.example")
-    answer = world.gateway.ask(request("/auth/me", fields=[bearer(credential)]))
+def test_me_names_the_subject_and_has_no_creation_time(environment: Environment) -> None:
+    credential = environment.idp.token("frank", roles=["idp-admins"], email="frank@idp.example")
+    answer = environment.gateway.ask(request("/auth/me", fields=[bearer(credential)]))
     assert answer.status == 200 and answer.json() == {
         "id": "idp|frank",
         "email": "frank@idp.example",
@@ -268,9 +274,11 @@ def test_me_names_the_subject_and_has_no_creation_time(world: World) -> None:
         ("DELETE", "/auth/api-keys/x", b""),
     ],
 )
-def test_endpoints_that_need_an_account_are_forbidden(world: World, method: str, path: str, body: bytes) -> None:
-    fields = [bearer(world.idp.token(roles=["idp-admins"])), b"Content-Type: application/json"]
-    answer = world.gateway.ask(request(path, method=method, fields=fields, body=body))
+def test_endpoints_that_need_an_account_are_forbidden(
+    environment: Environment, method: str, path: str, body: bytes
+) -> None:
+    fields = [bearer(environment.idp.token(roles=["idp-admins"])), b"Content-Type: application/json"]
+    answer = environment.gateway.ask(request(path, method=method, fields=fields, body=body))
     assert answer.refused() == (403, "forbidden"), answer.body
 
 
@@ -278,29 +286,31 @@ def test_endpoints_that_need_an_account_are_forbidden(world: World, method: str,
 
 
 @pytest.fixture
-def own_world(gateways: Gateways, face: Face) -> Iterator[World]:
+def own_environment(gateways: Gateways, face: Face) -> Iterator[Environment]:
     """A separate issuer and gateway."""
     idp = Issuer().start()
     gateway = gateways.gateway(f"external-{idp.port}", face, tokens={"external": [idp.settings()]})
-    yield World(gateway, idp, idp)
+    yield Environment(gateway, idp, idp)
     idp.stop()
 
 
-def test_CVE_2025_64527_an_issuer_that_is_out(own_world: World, upstream: RecordingUpstream) -> None:
+def test_CVE_2025_64527_an_issuer_that_is_out(own_environment: Environment, upstream: RecordingUpstream) -> None:
     """Known keys keep working, unknown ones give 401 and never 500, fetches are limited, and the gateway stays up."""
-    gateway, idp = own_world.gateway, own_world.idp
-    own_world.admits(upstream, idp.token())
+    gateway, idp = own_environment.gateway, own_environment.idp
+    own_environment.admits(upstream, idp.token())
     idp.stop()
-    own_world.admits(upstream, idp.token("not seen before"))
+    own_environment.admits(upstream, idp.token("not seen before"))
     for number in range(5):
         unknown = idp.token(header=idp.header(kid=f"new-{number}"))
         refuses(gateway, upstream, request("/api/x", fields=[bearer(unknown)]), 401, "token_invalid")
-    own_world.admits(upstream, idp.token("still"))
+    own_environment.admits(upstream, idp.token("still"))
 
 
-def test_unknown_keys_are_asked_for_once_in_thirty_seconds(own_world: World, upstream: RecordingUpstream) -> None:
-    gateway, idp = own_world.gateway, own_world.idp
-    own_world.admits(upstream, idp.token())
+def test_unknown_keys_are_asked_for_once_in_thirty_seconds(
+    own_environment: Environment, upstream: RecordingUpstream
+) -> None:
+    gateway, idp = own_environment.gateway, own_environment.idp
+    own_environment.admits(upstream, idp.token())
     before = idp.asked[JWKS]
     for number in range(20):
         unknown = idp.token(header=idp.header(kid=f"new-{number}"))
@@ -308,11 +318,11 @@ def test_unknown_keys_are_asked_for_once_in_thirty_seconds(own_world: World, ups
     assert idp.asked[JWKS] - before <= 1
 
 
-def test_a_new_key_is_accepted_as_soon_as_it_signs(own_world: World, upstream: RecordingUpstream) -> None:
-    idp = own_world.idp
-    own_world.admits(upstream, idp.token())
+def test_a_new_key_is_accepted_as_soon_as_it_signs(own_environment: Environment, upstream: RecordingUpstream) -> None:
+    idp = own_environment.idp
+    own_environment.admits(upstream, idp.token())
     idp.keys.append(jwk_of(idp.curve, "c2"))
-    assert own_world.admits(upstream, idp.curve_token(kid="c2"))["id"] == [b"idp|bob"]
+    assert own_environment.admits(upstream, idp.curve_token(kid="c2"))["id"] == [b"idp|bob"]
 
 
 def test_an_issuer_that_is_out_when_the_gateway_starts(
@@ -321,7 +331,7 @@ def test_an_issuer_that_is_out_when_the_gateway_starts(
     """The gateway starts without it; its tokens give 401 until it is up."""
     idp = Issuer()
     gateway = gateways.gateway(f"external-{idp.port}", face, tokens={"external": [idp.settings()]})
-    world = World(gateway, idp, idp)
+    environment = Environment(gateway, idp, idp)
     refuses(gateway, upstream, request("/api/x", fields=[bearer(idp.token())]), 401, "token_invalid")
     assert passes(gateway, upstream, request("/public/x"))
     idp.start()
@@ -330,7 +340,7 @@ def test_an_issuer_that_is_out_when_the_gateway_starts(
         while gateway.ask(request("/api/x", fields=[bearer(idp.token())])).status != 200:
             assert time.monotonic() < deadline, "the keys are not fetched again"
             time.sleep(0.1)
-        assert world.admits(upstream, idp.token())["id"] == [b"idp|bob"]
+        assert environment.admits(upstream, idp.token())["id"] == [b"idp|bob"]
     finally:
         idp.stop()
 

@@ -57,10 +57,10 @@ def test_CVE_2026_76835_trusting_every_network_is_refused_at_start(gateways: Gat
     config = write_configuration(tmp_path, configuration)
     done = command(config, "serve", "--port", "1")
     assert done.returncode == 2
-    told = done.stdout + done.stderr
-    assert f"{config}:5:" in told, told
-    assert "server.trusted_proxies" in told, told
-    assert "Traceback" not in told
+    output = done.stdout + done.stderr
+    assert f"{config}:5:" in output, output
+    assert "server.trusted_proxies" in output, output
+    assert "Traceback" not in output
     code = "import gateway.app; gateway.app.create_app_from_environment()"
     started = subprocess.run(
         [sys.executable, "-c", code], env={"GATEWAY_CONFIG": str(config)}, cwd=PROJECT, check=False, timeout=20

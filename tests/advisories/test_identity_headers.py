@@ -29,9 +29,9 @@ FORGED = [f"{spelling}: root" for name in NAMES for spelling in spellings(name)]
 def says_only(received: Received, account: Account | None, roles: str = "user") -> None:
     """The upstream sees exactly this account after any normalisation; None: it sees no identity."""
     for name, value in zip(NAMES, (account and account.id, account and account.email, roles), strict=True):
-        wanted = [str(value).encode()] if account else []
-        assert received.seen_as(name) == wanted, name
-        assert received.values(name) == wanted, name
+        expected = [str(value).encode()] if account else []
+        assert received.seen_as(name) == expected, name
+        assert received.values(name) == expected, name
 
 
 @pytest.mark.parametrize("forged", FORGED)

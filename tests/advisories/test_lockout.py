@@ -79,14 +79,14 @@ def test_CVE_2026_47203_spellings_of_one_address_are_one_counter(guarded: Gatewa
 
 def test_GHSA_6f65_4fv2_wwch_unknown_accounts_are_locked_by_the_same_bytes(guarded: Gateway) -> None:
     def bare(answer: Answer) -> tuple[object, ...]:
-        told = answer.json()
-        del told["request_id"]
+        body = answer.json()
+        del body["request_id"]
         fields = sorted(
             (name.lower(), value)
             for name, value in answer.fields
             if name.lower() not in (b"date", b"x-request-id", b"retry-after")
         )
-        return answer.status, answer.head.reason, fields, told
+        return answer.status, answer.head.reason, fields, body
 
     known, unknown = guarded.newcomer().email, fresh("nobody")
     seen = []

@@ -90,14 +90,14 @@ def test_CVE_2025_22228_a_token_is_remembered_by_all_of_its_bytes(gateway: Gatew
 
 
 @pytest.mark.parametrize(
-    "wanted", ["/\\evil.com", "//evil.com", "/%09/evil.com", "https:evil.com", "https://good.com.evil.com"]
+    "location", ["/\\evil.com", "//evil.com", "/%09/evil.com", "https:evil.com", "https://good.com.evil.com"]
 )
-def test_GHSA_qqxw_m5fj_f7gv_a_login_leads_nowhere(gateway: Gateway, user: object, wanted: str) -> None:
+def test_GHSA_qqxw_m5fj_f7gv_a_login_leads_nowhere(gateway: Gateway, user: object, location: str) -> None:
     """No response of the gateway redirects."""
     email = "user@example.com"
     for name in ("next", "rd", "redirect_uri", "return_to"):
         answer = gateway.post(
-            f"/auth/login?{name}={wanted.replace(chr(92), '%5C')}", {"email": email, "password": PASSWORD}
+            f"/auth/login?{name}={location.replace(chr(92), '%5C')}", {"email": email, "password": PASSWORD}
         )
         assert answer.status == 200
         assert answer.values("location") == []

@@ -35,7 +35,7 @@ def get(target: str, *fields: str) -> bytes:
     return request(target, fields=fields)
 
 
-def said(**members: str) -> bytes:
+def body_of(**members: str) -> bytes:
     return json.dumps(members, ensure_ascii=False).encode()
 
 
@@ -47,13 +47,13 @@ def token(header: bytes) -> str:
 ANN = "ann@example.com"
 REQUESTS = {
     # ---- texts
-    "password: marks": post("/auth/login", said(email=ANN, password=MARKS)),
-    "address: marks": post("/auth/login", said(email=MARKS, password="x")),
-    "new address: marks": post("/auth/register", said(email=f"{MARKS}@example.com", password="correct horse")),
-    "new password: marks": post("/auth/register", said(email=ANN, password=MARKS)),
+    "password: marks": post("/auth/login", body_of(email=ANN, password=MARKS)),
+    "address: marks": post("/auth/login", body_of(email=MARKS, password="x")),
+    "new address: marks": post("/auth/register", body_of(email=f"{MARKS}@example.com", password="correct horse")),
+    "new password: marks": post("/auth/register", body_of(email=ANN, password=MARKS)),
     "address of a form: marks": post("/auth/login", f"username={MARKS}&password=x".encode(), FORM),
-    "address: labels of IDNA": post("/auth/login", said(email="a@" + "é." * 120 + "de", password="x")),
-    "refresh token: long": post("/auth/refresh", said(refresh_token="gwr_" + "a" * 64_000)),
+    "address: labels of IDNA": post("/auth/login", body_of(email="a@" + "é." * 120 + "de", password="x")),
+    "refresh token: long": post("/auth/refresh", body_of(refresh_token="gwr_" + "a" * 64_000)),
     # ---- bodies
     "JSON: empty objects": post("/auth/login", b'{"a":[' + b",".join([b"{}"] * 21_000) + b"]}"),
     "JSON: fields": post("/auth/register", b"{" + b",".join(b'"%x":1' % each for each in range(7_000)) + b"}"),

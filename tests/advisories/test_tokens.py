@@ -97,8 +97,8 @@ def test_an_hmac_is_no_signature_of_the_curve_key(
 def test_CVE_2026_102266_an_empty_or_short_secret_is_refused_at_start(gateways: Gateways, tmp_path: Path) -> None:
     secrets = ["", " ", "short", "thirty-one-bytes-are-not-enough"]
     keys = [{"kid": f"h{n}", "algorithm": "HS256", "secret": secret} for n, secret in enumerate(secrets)]
-    told = _refused_at_start(gateways, tmp_path, keys)
-    assert secrets[-1] not in told, "the secret itself must not be printed"
+    output = _refused_at_start(gateways, tmp_path, keys)
+    assert secrets[-1] not in output, "the secret itself must not be printed"
 
 
 def test_a_key_of_an_algorithm_that_does_not_fit_is_refused_at_start(gateways: Gateways, tmp_path: Path) -> None:
@@ -106,10 +106,10 @@ def test_a_key_of_an_algorithm_that_does_not_fit_is_refused_at_start(gateways: G
     wrong = [curve | {"algorithm": name} for name in ("none", "HS256", "XX", "")]
     wrong += [secret | {"algorithm": name} for name in ("none", "ES256", "RS256")]
     wrong += [rsa | {"algorithm": "HS512"}]
-    told = _refused_at_start(gateways, tmp_path, [key | {"kid": f"w{n}"} for n, key in enumerate(wrong)])
-    assert "PRIVATE" not in told, told
-    told = _refused_at_start(gateways, tmp_path, [curve | {"algorithm": "ES512"}])
-    assert "PRIVATE" not in told, told
+    output = _refused_at_start(gateways, tmp_path, [key | {"kid": f"w{n}"} for n, key in enumerate(wrong)])
+    assert "PRIVATE" not in output, output
+    output = _refused_at_start(gateways, tmp_path, [curve | {"algorithm": "ES512"}])
+    assert "PRIVATE" not in output, output
 
 
 def _refused_at_start(gateways: Gateways, folder: Path, keys: list[dict[str, str]]) -> str:
@@ -117,11 +117,11 @@ def _refused_at_start(gateways: Gateways, folder: Path, keys: list[dict[str, str
     configuration: Configuration = gateways.configuration(folder)
     configuration["tokens"]["keys"] = keys
     done = command(write_configuration(folder, configuration), "serve", "--port", "1")
-    told = done.stdout + done.stderr
-    assert done.returncode == 2, told
+    output = done.stdout + done.stderr
+    assert done.returncode == 2, output
     for number in range(len(keys)):
-        assert f"tokens.keys[{number}]" in told, (number, told)
-    return told
+        assert f"tokens.keys[{number}]" in output, (number, output)
+    return output
 
 
 @pytest.mark.parametrize("claimed", ["RS256", "RS384", "PS512", "PS256", "ES256", "HS512"])
