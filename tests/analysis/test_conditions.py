@@ -154,16 +154,16 @@ def callers() -> Iterator[tuple[CallerKind, Subject | None, bytes | None]]:
         yield fact, subject, page
 
 
-def is_of_kind(caller: CallerKind, told: CallerKind) -> bool:
-    if caller.anonymous or told.anonymous:
-        return told.anonymous
+def is_of_kind(caller: CallerKind, kind: CallerKind) -> bool:
+    if caller.anonymous or kind.anonymous:
+        return kind.anonymous
     assert caller.older_than is not None
     return (
-        told.roles <= caller.roles
-        and told.credential in (None, caller.credential)
-        and (told.older_than is None or caller.older_than > told.older_than)
-        and (caller.unverified or not told.unverified)
-        and (caller.foreign_page or not told.foreign_page)
+        kind.roles <= caller.roles
+        and kind.credential in (None, caller.credential)
+        and (kind.older_than is None or caller.older_than > kind.older_than)
+        and (caller.unverified or not kind.unverified)
+        and (caller.foreign_page or not kind.foreign_page)
     )
 
 

@@ -86,7 +86,7 @@ def brings(caller: CallerKind, path: str, kind: CallerKind) -> bool:
     return owns and kind.roles <= caller.roles
 
 
-def told(reaches: Sequence[Reach], caller: CallerKind, path: str) -> bool:
+def is_reported(reaches: Sequence[Reach], caller: CallerKind, path: str) -> bool:
     """Whether the reported reaches include requests of this caller."""
     return any(brings(caller, path, kind) for reach in reaches if reach.kind == "requests" for kind in reach.callers)
 
@@ -184,8 +184,8 @@ def check_request(
     for caller in callers(path):
         was, is_ = passes(old, before, caller, path), passes(new, after, caller, path)
         # A kind of caller includes all callers with at least its access, except those without a change.
-        opens = not was and any(told(each.opens, caller, path) for each in about)
-        closes = not is_ and any(told(each.closes, caller, path) for each in about)
+        opens = not was and any(is_reported(each.opens, caller, path) for each in about)
+        closes = not is_ and any(is_reported(each.closes, caller, path) for each in about)
         assert (opens, closes) == (is_ and not was, was and not is_), (request, caller, about)
         if was and is_:
             moved = [each.moves for each in about if each.moves is not None]

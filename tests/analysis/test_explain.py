@@ -36,7 +36,7 @@ def why(path: str, method: str = "GET", person: Person | None = SIGNED_IN, host:
     return explain(POLICY, ROLES, asked, person)
 
 
-def told(explanation: Explanation) -> dict[str, str]:
+def lost_by_route(explanation: Explanation) -> dict[str, str]:
     return {each.route.name: each.lost for each in explanation.candidates}
 
 
@@ -86,17 +86,17 @@ def test_each_route_that_takes_the_path_is_listed_with_the_reason_why_it_lost(
     path: str, method: str, expected: dict[str, str]
 ) -> None:
     explanation = why(path, method)
-    assert told(explanation) == expected
-    assert list(told(explanation)) == list(expected), "in the order of preference"
+    assert lost_by_route(explanation) == expected
+    assert list(lost_by_route(explanation)) == list(expected), "in the order of preference"
 
 
 def test_routes_of_other_hosts_and_shadow_rules_are_listed_too() -> None:
-    assert told(why("/open/x")) == {
+    assert lost_by_route(why("/open/x")) == {
         "open": "",
         "api": "only for the host api.example; the request has no host",
         "shadowed": "a shadow rule: it decides nothing",
     }
-    assert told(why("/open/x", host="API.example")) == {
+    assert lost_by_route(why("/open/x", host="API.example")) == {
         "api": "",
         "open": "has no host, and requests for api.example see only the routes that name it",
         "shadowed": "a shadow rule: it decides nothing",
@@ -193,14 +193,14 @@ def test_the_decision_of_a_shadow_rule_is_shown_beside_the_real_one() -> None:
         ]
     )
 
-    def told(path: bytes, *roles: str, method: bytes = b"GET") -> tuple[str, str | None] | None:
+    def shadow_verdict(path: bytes, *roles: str, method: bytes = b"GET") -> tuple[str, str | None] | None:
         person = Person("u", frozenset(roles))
         explanation = explain(policy, RoleHierarchy(None), PolicyRequest(method, path), person, shadows_of(policy))
         assert explanation.verdict.is_allowed
         tried = explanation.tried
         return None if tried is None else (tried.rule.name, getattr(tried.verdict.refusal, "code", None))
 
-    assert told(b"/a/b", "admin") == ("tried", None)
-    assert told(b"/a/b", "user") == ("tried", "forbidden")
-    assert told(b"/a/b", "admin", method=b"PUT") == ("tried", "method_not_allowed")
-    assert told(b"/a/c") is None
+    assert shadow_verdict(b"/a/b", "admin") == ("tried", None)
+    assert shadow_verdict(b"/a/b", "user") == ("tried", "forbidden")
+    assert shadow_verdict(b"/a/b", "admin", method=b"PUT") == ("tried", "method_not_allowed")
+    assert shadow_verdict(b"/a/c") is None

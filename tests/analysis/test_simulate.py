@@ -30,7 +30,7 @@ AUDITOR = Subject("u3", frozenset({"auditor"}))
 DISABLED = Subject("u4", frozenset({"editor", "auditor"}), is_active=False)
 
 
-def said(verdict: SimulationResult) -> str:
+def text_of(verdict: SimulationResult) -> str:
     code = verdict.refusal.code if verdict.refusal is not None else "answered" if verdict.answered else "allowed"
     return f"{code} {verdict.route.name if verdict.route is not None else '-'}"
 
@@ -84,7 +84,7 @@ def said(verdict: SimulationResult) -> str:
     ],
 )
 def test_the_verdict(asked: PolicyRequest, caller: Subject | None, expected: str) -> None:
-    assert said(simulate(POLICY, asked, caller)) == expected
+    assert text_of(simulate(POLICY, asked, caller)) == expected
 
 
 def test_a_result_names_the_subject_of_the_route() -> None:
@@ -114,7 +114,7 @@ def test_the_status_is_that_of_the_refusal_or_of_the_answer() -> None:
 
 def test_a_path_that_relaxed_mode_would_accept_is_judged_by_the_mode_of_the_policy() -> None:
     def code(policy: Policy) -> str:
-        return said(simulate(policy, PolicyRequest(b"GET", b"/a//b"), None))
+        return text_of(simulate(policy, PolicyRequest(b"GET", b"/a//b"), None))
 
     assert code(policy_of([{"path": "/a/b", "auth": "none"}], relaxed=True)) == "allowed /a/b"
     assert code(policy_of([{"path": "/a/b", "auth": "none"}])) == "bad_path -"

@@ -144,8 +144,8 @@ def test_an_unavailable_gateway_allows_nothing(tmp_path: Path) -> None:
 
 def test_lost_features_are_listed_first(tmp_path: Path) -> None:
     config = written(tmp_path, tokens={"include_roles": True})
-    said = run("export", "envoy", "--native", "--config", str(config), folder=tmp_path).out.splitlines()
-    assert any("no instant revocation" in line for line in said[:6])
+    lines = run("export", "envoy", "--native", "--config", str(config), folder=tmp_path).out.splitlines()
+    assert any("no instant revocation" in line for line in lines[:6])
 
 
 def test_a_unix_socket_is_a_pipe_and_a_base_path_precedes_the_path(tmp_path: Path, authority: Authority) -> None:
@@ -200,9 +200,9 @@ def test_decisions_that_envoy_cannot_make_alone_are_an_error_with_its_line(
     tmp_path: Path, key: str, changes: dict[str, Any]
 ) -> None:
     changes = {"tokens": {"include_roles": True}, **changes}
-    said = refused(tmp_path, "--native", **changes)
-    found = [line for line in said.splitlines() if f": {key}: " in line]
-    assert len(found) == 1, said
+    errors = refused(tmp_path, "--native", **changes)
+    found = [line for line in errors.splitlines() if f": {key}: " in line]
+    assert len(found) == 1, errors
     assert int(found[0].split(":")[1]) >= 1
     if key != "tokens.include_roles" and not key.startswith(("tokens", "server.paths")):
         exported(tmp_path, **changes)  # the gateway itself decides on these
@@ -212,18 +212,18 @@ def test_decisions_that_envoy_cannot_make_alone_are_an_error_with_its_line(
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ParityLab]:
-    ground = ParityLab(tmp_path_factory.mktemp("parity"))
-    yield ground
-    ground.close()
+def parity_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ParityLab]:
+    parity_lab = ParityLab(tmp_path_factory.mktemp("parity"))
+    yield parity_lab
+    parity_lab.close()
 
 
 @pytest.mark.parametrize("native", [False, True], ids=["ext_authz", "native"])
-def test_envoy_decides_as_the_gateway_does(ground: ParityLab, native: bool) -> None:
+def test_envoy_decides_as_the_gateway_does(parity_lab: ParityLab, native: bool) -> None:
     """A sample; `python -m tests.properties.parity_envoy` compares thousands."""
     tally = Tally()
     for seed in (101, 102):
-        differences = list(compare(ground, seed, 80, native=native, tally=tally))
+        differences = list(compare(parity_lab, seed, 80, native=native, tally=tally))
         assert differences == []
     assert tally.passed > 30
     assert tally.refused > 30
