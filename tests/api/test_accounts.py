@@ -103,8 +103,8 @@ async def test_all_wrong_credentials_get_the_same_response(
     answer = await client.post("/auth/login", content=body, headers={"Content-Type": "application/json"})
     assert problem(answer) == (401, "invalid_credentials")
     assert answer.headers["www-authenticate"] == "Bearer"
-    told = answer.json()
-    assert (told.pop("request_id"), told) and told == {
+    members = answer.json()
+    assert (members.pop("request_id"), members) and members == {
         "type": "about:blank",
         "title": "Unauthorized",
         "status": 401,

@@ -24,7 +24,7 @@ EARLY = Clock().instant.replace(year=2020)
 
 
 @dataclass
-class Office:
+class AdminClient:
     """The application, and a client signed in as its administrator."""
 
     client: httpx.AsyncClient
@@ -61,16 +61,16 @@ class Office:
 
 
 @pytest.fixture
-async def office(database: Database, prepared_url: str, clock: Clock, tmp_path: Path) -> AsyncIterator[Office]:
+async def admin(database: Database, prepared_url: str, clock: Clock, tmp_path: Path) -> AsyncIterator[AdminClient]:
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(application(tmp_path, prepared_url, roles=ROLES))
         clock.now = 1_700_000_000.0  # in the past, so that changes by the application are newer than prepared ones
         harness = make_harness(database, clock, make_settings(roles=ROLES))
         stack.callback(harness.close)
         made = await harness.administration.create("root@example.com", PASSWORD, ["root"])
-        office = Office(client, harness.administration, made.id, {})
-        office.signed_in = bearer(await office.login("root"))
-        yield office
+        admin = AdminClient(client, harness.administration, made.id, {})
+        admin.signed_in = bearer(await admin.login("root"))
+        yield admin
 
 
 # ---- access
@@ -87,26 +87,26 @@ OPERATIONS = [
 ]
 
 
-async def test_only_administrators_are_served(office: Office) -> None:
-    await office.made("ann")
-    plain = bearer(await office.login("ann"))
+async def test_only_administrators_are_served(admin: AdminClient) -> None:
+    await admin.made("ann")
+    plain = bearer(await admin.login("ann"))
     for method, path in OPERATIONS:
-        assert problem(await office.send(method, path, **plain)) == (403, "forbidden")
-        assert problem(await office.client.request(method, f"/auth{path}")) == (401, "token_missing")
+        assert problem(await admin.send(method, path, **plain)) == (403, "forbidden")
+        assert problem(await admin.client.request(method, f"/auth{path}")) == (401, "token_missing")
 
 
-async def test_there_is_no_way_to_write_the_trail(office: Office) -> None:
+async def test_there_is_no_way_to_write_the_trail(admin: AdminClient) -> None:
     for method in ("POST", "PUT", "PATCH", "DELETE"):
-        assert problem(await office.send(method, "/audit", {})) == (405, "method_not_allowed")
-        assert problem(await office.send(method, "/audit/1", {})) == (404, "no_route")
+        assert problem(await admin.send(method, "/audit", {})) == (405, "method_not_allowed")
+        assert problem(await admin.send(method, "/audit/1", {})) == (404, "no_route")
 
 
 # ---- one account
 
 
-async def test_an_account_is_made_shown_changed_and_deleted(office: Office) -> None:
+async def test_an_account_is_made_shown_changed_and_deleted(admin: AdminClient) -> None:
     body = {"email": " Ann@Example.com ", "password": PASSWORD, "roles": ["editor"]}
-    made = await office.send("POST", "/users", body)
+    made = await admin.send("POST", "/users", body)
     assert made.status_code == 201, made.text
     ann = made.json()
     assert ann == {
@@ -118,18 +118,18 @@ async def test_an_account_is_made_shown_changed_and_deleted(office: Office) -> N
     }
     assert made.headers["location"] == f"/auth/users/{ann['id']}"
     path = f"/users/{ann['id']}"
-    assert (await office.get(path)).json() == ann
-    changed = await office.send("PATCH", path, {"roles": ["user"], "is_active": False})
+    assert (await admin.get(path)).json() == ann
+    changed = await admin.send("PATCH", path, {"roles": ["user"], "is_active": False})
     assert changed.json() == ann | {"roles": ["user"], "is_active": False}
-    assert (await office.send("PATCH", path, {})).json() == changed.json()
-    assert (await office.send("DELETE", path)).status_code == 204
-    assert problem(await office.get(path)) == (404, "not_found")
+    assert (await admin.send("PATCH", path, {})).json() == changed.json()
+    assert (await admin.send("DELETE", path)).status_code == 204
+    assert problem(await admin.get(path)) == (404, "not_found")
 
 
-async def test_without_roles_an_account_gets_the_default_ones(office: Office) -> None:
-    made = await office.send("POST", "/users", {"email": "ann@example.com", "password": PASSWORD})
+async def test_without_roles_an_account_gets_the_default_ones(admin: AdminClient) -> None:
+    made = await admin.send("POST", "/users", {"email": "ann@example.com", "password": PASSWORD})
     assert made.json()["roles"] == ["user"]
-    assert problem(await office.send("POST", "/users", {"email": "ANN@example.com", "password": PASSWORD})) == (
+    assert problem(await admin.send("POST", "/users", {"email": "ANN@example.com", "password": PASSWORD})) == (
         400,
         "email_taken",
     )
@@ -151,15 +151,15 @@ BAD_CHANGES = [
 ]
 
 
-async def test_a_change_that_cannot_be_is_refused_whole(office: Office) -> None:
-    ann = await office.made("ann", "editor")
-    before = (await office.get(f"/users/{ann}")).json()
+async def test_a_change_that_cannot_be_is_refused_whole(admin: AdminClient) -> None:
+    ann = await admin.made("ann", "editor")
+    before = (await admin.get(f"/users/{ann}")).json()
     for body, expected in BAD_CHANGES:
-        assert fields(await office.send("PATCH", f"/users/{ann}", body)) == expected, body
-    assert (await office.get(f"/users/{ann}")).json() == before
+        assert fields(await admin.send("PATCH", f"/users/{ann}", body)) == expected, body
+    assert (await admin.get(f"/users/{ann}")).json() == before
 
 
-async def test_an_unknown_user_is_not_found(office: Office) -> None:
+async def test_an_unknown_user_is_not_found(admin: AdminClient) -> None:
     """Addresses are never accepted as ids, because paths appear in logs."""
     for who in (NOBODY, "x", "root@example.com", "root%40example.com", "x" * 300, "%E2%82%AC"):
         for method, path, body in [
@@ -168,15 +168,15 @@ async def test_an_unknown_user_is_not_found(office: Office) -> None:
             ("DELETE", f"/users/{who}", None),
             ("POST", f"/users/{who}/revoke", None),
         ]:
-            assert problem(await office.send(method, path, body)) == (404, "not_found"), (method, path)
+            assert problem(await admin.send(method, path, body)) == (404, "not_found"), (method, path)
 
 
-async def test_a_change_takes_effect_at_once(office: Office) -> None:
-    ann = await office.made("ann")
-    tokens = bearer(await office.login("ann"))
+async def test_a_change_takes_effect_at_once(admin: AdminClient) -> None:
+    ann = await admin.made("ann")
+    tokens = bearer(await admin.login("ann"))
 
     async def seen() -> int:
-        return (await office.client.get("/auth/users", headers=tokens)).status_code
+        return (await admin.client.get("/auth/users", headers=tokens)).status_code
 
     assert await seen() == 403
     for change, expected in [
@@ -185,41 +185,41 @@ async def test_a_change_takes_effect_at_once(office: Office) -> None:
         ({"is_active": True}, 200),
         ({"roles": []}, 403),
     ]:
-        assert (await office.send("PATCH", f"/users/{ann}", change)).status_code == 200
+        assert (await admin.send("PATCH", f"/users/{ann}", change)).status_code == 200
         assert await seen() == expected
-    assert (await office.send("POST", f"/users/{ann}/revoke")).status_code == 204
+    assert (await admin.send("POST", f"/users/{ann}/revoke")).status_code == 204
     assert await seen() == 401
-    again = bearer(await office.login("ann"))
-    assert (await office.send("DELETE", f"/users/{ann}")).status_code == 204
-    assert (await office.client.get("/auth/me", headers=again)).status_code == 401
+    again = bearer(await admin.login("ann"))
+    assert (await admin.send("DELETE", f"/users/{ann}")).status_code == 204
+    assert (await admin.client.get("/auth/me", headers=again)).status_code == 401
 
 
 # ---- lists
 
 
-async def test_users_are_listed_page_by_page_during_changes(office: Office) -> None:
+async def test_users_are_listed_page_by_page_during_changes(admin: AdminClient) -> None:
     names = [f"u{number:02d}" for number in range(10)]
-    ids = {name: await office.made(name) for name in names}
-    first = (await office.get("/users", limit=4, query="u")).json()
+    ids = {name: await admin.made(name) for name in names}
+    first = (await admin.get("/users", limit=4, query="u")).json()
     assert [user["email"] for user in first["users"]] == [f"{name}@example.com" for name in names[:4]]
-    await office.made("u005")  # before the current position
-    await office.send("DELETE", f"/users/{ids['u03']}")  # the current position itself
-    await office.made("u045")  # after it: @ sorts after digits
+    await admin.made("u005")  # before the current position
+    await admin.send("DELETE", f"/users/{ids['u03']}")  # the current position itself
+    await admin.made("u045")  # after it: @ sorts after digits
     seen, cursor = [], first["next_cursor"]
     while cursor is not None:
-        page = (await office.get("/users", limit=3, query="u", cursor=cursor)).json()
+        page = (await admin.get("/users", limit=3, query="u", cursor=cursor)).json()
         seen += [user["email"].partition("@")[0] for user in page["users"]]
         cursor = page["next_cursor"]
     assert seen == ["u045", "u04", *names[5:]]
 
 
-async def test_users_are_searched_by_beginning_domain_role_and_activity(office: Office) -> None:
-    ann = await office.made("ann", "editor")
-    await office.administration.create("annika@elsewhere.org", PASSWORD)
-    await office.send("PATCH", f"/users/{ann}", {"is_active": False})
+async def test_users_are_searched_by_beginning_domain_role_and_activity(admin: AdminClient) -> None:
+    ann = await admin.made("ann", "editor")
+    await admin.administration.create("annika@elsewhere.org", PASSWORD)
+    await admin.send("PATCH", f"/users/{ann}", {"is_active": False})
 
     async def found(**query: Any) -> list[str]:
-        answer = await office.get("/users", **query)
+        answer = await admin.get("/users", **query)
         assert answer.status_code == 200, answer.text
         return [user["email"] for user in answer.json()["users"]]
 
@@ -264,28 +264,28 @@ BAD_QUERIES = [
 ]
 
 
-async def test_a_query_that_cannot_be_is_refused(office: Office) -> None:
+async def test_a_query_that_cannot_be_is_refused(admin: AdminClient) -> None:
     for path, query, field in BAD_QUERIES:
-        assert list(fields(await office.get(path, **query))) == [field], query
+        assert list(fields(await admin.get(path, **query))) == [field], query
     for text in ("limit=1&limit=2", "limit", "query=%ff", "&", "=&="):
-        answer = await office.client.get(f"/auth/users?{text}", headers=office.signed_in)
+        answer = await admin.client.get(f"/auth/users?{text}", headers=admin.signed_in)
         assert problem(answer)[0] in (400, 422), text
 
 
 # ---- the audit trail
 
 
-async def test_the_trail_names_actor_action_time_and_address(office: Office) -> None:
-    ann = await office.made("ann")
-    told = {"X-Request-Id": "request-9"}
-    await office.send("PATCH", f"/users/{ann}", {"is_active": False, "roles": ["editor"]}, **told)
-    records = (await office.get("/audit", subject=ann)).json()["records"]
+async def test_the_trail_names_actor_action_time_and_address(admin: AdminClient) -> None:
+    ann = await admin.made("ann")
+    headers = {"X-Request-Id": "request-9"}
+    await admin.send("PATCH", f"/users/{ann}", {"is_active": False, "roles": ["editor"]}, **headers)
+    records = (await admin.get("/audit", subject=ann)).json()["records"]
     assert [record["action"] for record in records] == ["user.roles_set", "user.disabled", "user.created"]
     assert records[1] == {
         "id": records[1]["id"],
         "at": records[1]["at"],
         "action": "user.disabled",
-        "actor": office.admin_id,
+        "actor": admin.admin_id,
         "subject": ann,
         "address": "192.0.2.7",
         "request_id": "request-9",
@@ -296,8 +296,8 @@ async def test_the_trail_names_actor_action_time_and_address(office: Office) -> 
     assert records[2]["actor"] == "command-line"
 
 
-async def test_every_change_writes_one_record_and_a_request_without_effect_none(office: Office) -> None:
-    made = await office.send("POST", "/users", {"email": "ann@example.com", "password": PASSWORD})
+async def test_every_change_writes_one_record_and_a_request_without_effect_none(admin: AdminClient) -> None:
+    made = await admin.send("POST", "/users", {"email": "ann@example.com", "password": PASSWORD})
     ann = made.json()["id"]
     steps: list[tuple[str, str, Any, str | None]] = [
         ("PATCH", "", {"is_active": True, "roles": ["user"]}, None),
@@ -308,70 +308,70 @@ async def test_every_change_writes_one_record_and_a_request_without_effect_none(
         ("DELETE", "", None, "user.deleted"),
         ("DELETE", "", None, None),
     ]
-    expected = [("user.created", office.admin_id, ann)]
+    expected = [("user.created", admin.admin_id, ann)]
     for method, path, body, action in steps:
-        await office.send(method, f"/users/{ann}{path}", body)
+        await admin.send(method, f"/users/{ann}{path}", body)
         if action is not None:
-            expected.insert(0, (action, office.admin_id, ann))
-        assert await office.trail(subject=ann) == expected
+            expected.insert(0, (action, admin.admin_id, ann))
+        assert await admin.trail(subject=ann) == expected
 
 
-async def test_ending_the_sessions_of_a_user_is_a_change(office: Office) -> None:
-    ann = await office.made("ann")
-    await office.login("ann")
-    await office.send("POST", f"/users/{ann}/revoke")
-    assert (await office.trail(subject=ann))[0] == ("sessions.ended", office.admin_id, ann)
+async def test_ending_the_sessions_of_a_user_is_a_change(admin: AdminClient) -> None:
+    ann = await admin.made("ann")
+    await admin.login("ann")
+    await admin.send("POST", f"/users/{ann}/revoke")
+    assert (await admin.trail(subject=ann))[0] == ("sessions.ended", admin.admin_id, ann)
 
 
-async def test_a_refused_change_leaves_no_record(office: Office) -> None:
-    before = await office.trail()
+async def test_a_refused_change_leaves_no_record(admin: AdminClient) -> None:
+    before = await admin.trail()
     for method, body in [("DELETE", None), ("PATCH", {"is_active": False}), ("PATCH", {"roles": ["user"]})]:
-        answer = await office.send(method, f"/users/{office.admin_id}", body)
+        answer = await admin.send(method, f"/users/{admin.admin_id}", body)
         assert problem(answer) == (409, "last_admin")
-    assert await office.trail() == before
+    assert await admin.trail() == before
 
 
-async def test_the_trail_is_read_page_by_page_from_the_newest_on(office: Office) -> None:
-    made = [await office.made(f"user{number}") for number in range(7)]
-    first = (await office.get("/audit", limit=3, action="user.created")).json()
-    await office.made("newer")
+async def test_the_trail_is_read_page_by_page_from_the_newest_on(admin: AdminClient) -> None:
+    made = [await admin.made(f"user{number}") for number in range(7)]
+    first = (await admin.get("/audit", limit=3, action="user.created")).json()
+    await admin.made("newer")
     seen, cursor = [record["subject"] for record in first["records"]], first["next_cursor"]
     while cursor is not None:
-        page = (await office.get("/audit", limit=3, action="user.created", cursor=cursor)).json()
+        page = (await admin.get("/audit", limit=3, action="user.created", cursor=cursor)).json()
         seen += [record["subject"] for record in page["records"]]
         cursor = page["next_cursor"]
-    assert seen == [*reversed(made), office.admin_id]
+    assert seen == [*reversed(made), admin.admin_id]
 
 
-async def test_the_trail_can_be_narrowed(office: Office) -> None:
-    ann = await office.made("ann")
-    await office.send("PATCH", f"/users/{ann}", {"roles": ["editor"]})
-    created, changed = ("user.created", "command-line", ann), ("user.roles_set", office.admin_id, ann)
-    assert await office.trail(subject=ann, actor=office.admin_id) == [changed]
-    assert await office.trail(subject=ann, action="user.created") == [created]
-    assert await office.trail(actor="nobody") == []
+async def test_the_trail_can_be_narrowed(admin: AdminClient) -> None:
+    ann = await admin.made("ann")
+    await admin.send("PATCH", f"/users/{ann}", {"roles": ["editor"]})
+    created, changed = ("user.created", "command-line", ann), ("user.roles_set", admin.admin_id, ann)
+    assert await admin.trail(subject=ann, actor=admin.admin_id) == [changed]
+    assert await admin.trail(subject=ann, action="user.created") == [created]
+    assert await admin.trail(actor="nobody") == []
     moment = "2023-11-14T22:13:20Z"  # the clock of the prepared records
-    assert await office.trail(subject=ann, since=moment) == [changed, created]
-    assert await office.trail(subject=ann, until=moment) == []
-    assert await office.trail(subject=ann, until="2024-01-01T00:00:00Z") == [created]
-    assert await office.trail(subject=ann, since="2020-01-01T00:00:00.5+02:00", until="2020-01-01t23:59:60z") == []
+    assert await admin.trail(subject=ann, since=moment) == [changed, created]
+    assert await admin.trail(subject=ann, until=moment) == []
+    assert await admin.trail(subject=ann, until="2024-01-01T00:00:00Z") == [created]
+    assert await admin.trail(subject=ann, since="2020-01-01T00:00:00.5+02:00", until="2020-01-01t23:59:60z") == []
 
 
 # ---- the last administrator
 
-Attempt = Callable[[Office, str], Awaitable[httpx.Response]]
+Attempt = Callable[[AdminClient, str], Awaitable[httpx.Response]]
 TAKING_AWAY: dict[str, Attempt] = {
-    "disabled": lambda office, who: office.send("PATCH", f"/users/{who}", {"is_active": False}),
-    "demoted": lambda office, who: office.send("PATCH", f"/users/{who}", {"roles": ["user"]}),
-    "deleted": lambda office, who: office.send("DELETE", f"/users/{who}"),
+    "disabled": lambda admin, who: admin.send("PATCH", f"/users/{who}", {"is_active": False}),
+    "demoted": lambda admin, who: admin.send("PATCH", f"/users/{who}", {"roles": ["user"]}),
+    "deleted": lambda admin, who: admin.send("DELETE", f"/users/{who}"),
 }
 
 
-async def test_of_administrators_removed_at_the_same_time_one_remains(office: Office) -> None:
+async def test_of_administrators_removed_at_the_same_time_one_remains(admin: AdminClient) -> None:
     """Each in a different way, by requests admitted before the first of them took effect."""
-    admins = [office.admin_id, *[await office.made(f"admin{number}", "admin") for number in range(5)]]
+    admins = [admin.admin_id, *[await admin.made(f"admin{number}", "admin") for number in range(5)]]
     ways = [*TAKING_AWAY.values(), *TAKING_AWAY.values()]
-    answers = await asyncio.gather(*(way(office, who) for way, who in zip(ways, admins, strict=True)))
+    answers = await asyncio.gather(*(way(admin, who) for way, who in zip(ways, admins, strict=True)))
     refused = [problem(answer) for answer in answers if answer.status_code >= 400]
     assert set(refused) <= {(409, "last_admin"), (401, "user_inactive"), (403, "forbidden")}
-    assert await office.administration.has_admin()
+    assert await admin.administration.has_admin()

@@ -102,7 +102,7 @@ WRONG_LIFETIMES: list[Any] = [0, -1, 31_536_001, 1.5, True, "3600", [], 1e300]
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("asked", "problems"),
     [
         ({"name": None}, {"name": "must be a string"}),
         ({"name": ""}, {"name": "must be 1 to 100 printable characters"}),
@@ -123,11 +123,11 @@ WRONG_LIFETIMES: list[Any] = [0, -1, 31_536_001, 1.5, True, "3600", [], 1e300]
         ),
     ],
 )
-async def test_the_limits_of_a_key(tmp_path: Path, asked: Answer, told: dict[str, str]) -> None:
+async def test_the_limits_of_a_key(tmp_path: Path, asked: Answer, problems: dict[str, str]) -> None:
     async with application(tmp_path, "sqlite://") as client:
         tokens = await register(client)
         answer = await client.post("/auth/api-keys", json=NEW | asked, headers=bearer(tokens))
-        assert fields(answer) == told
+        assert fields(answer) == problems
         assert await listed(client, tokens) == []
 
 

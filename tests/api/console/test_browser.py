@@ -101,7 +101,7 @@ def test_a_browser_signs_in_looks_and_signs_out(browser: Browser, gateway: Gatew
     browser.run("document.querySelector('header button').click()")
     eventually(lambda: "For administrators" in browser.text(), timeout=10, every=0.1)
     assert browser.cookies() == []
-    assert [told for told in browser.complaints if "Content Security Policy" in told] == []
+    assert [complaint for complaint in browser.complaints if "Content Security Policy" in complaint] == []
 
 
 @pytest.mark.skipif("GATEWAY_SCREENSHOTS" not in os.environ, reason="pictures are taken on request")

@@ -144,7 +144,7 @@ def test_the_console_takes_nothing_but_its_own_cookie(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trusted", "said", "secure"),
+    ("trusted", "proto", "secure"),
     [
         ("127.0.0.1/32", "https", True),
         ("127.0.0.1/32", "HTTPS, http", True),
@@ -153,16 +153,16 @@ def test_the_console_takes_nothing_but_its_own_cookie(gateway: Gateway) -> None:
     ],
 )
 def test_behind_a_proxy_with_tls_the_cookie_is_for_tls_alone(
-    start: Start, fleet: Fleet, trusted: str, said: str, secure: bool
+    start: Start, fleet: Fleet, trusted: str, proto: str, secure: bool
 ) -> None:
     gateway = start({"web": fleet.urls}, server={"trusted_proxies": [trusted]})
-    answer = signing(gateway, f"X-Forwarded-Proto: {said}", action="sign-out")
+    answer = signing(gateway, f"X-Forwarded-Proto: {proto}", action="sign-out")
     (cookie,) = answer.values("set-cookie")
     assert cookie.endswith(b"; Secure") == secure
 
 
 @pytest.mark.parametrize(
-    ("form", "status", "told"),
+    ("form", "status", "message"),
     [
         ({"username": ADMIN, "password": "wrong password"}, 401, "Invalid email or password"),
         ({"username": "nobody@example.com", "password": PASSWORD}, 401, "Invalid email or password"),
@@ -171,11 +171,11 @@ def test_behind_a_proxy_with_tls_the_cookie_is_for_tls_alone(
         ({}, 422, ""),
     ],
 )
-def test_others_do_not_get_in(gateway: Gateway, form: dict[str, str], status: int, told: str) -> None:
+def test_others_do_not_get_in(gateway: Gateway, form: dict[str, str], status: int, message: str) -> None:
     answer = signing(gateway, action="sign-in", **form)
     assert answer.status == status
     assert answer.values("set-cookie") == []
-    assert told in answer.body.decode()
+    assert message in answer.body.decode()
     assert b"<b>x" not in answer.body
 
 

@@ -258,8 +258,8 @@ def test_the_page_is_whole_in_itself_and_its_policy_lets_nothing_else_in() -> No
 
 
 def test_nothing_in_the_description_becomes_markup() -> None:
-    told = json.loads(json.dumps(DOCUMENT).replace("/auth/login", "/<script>alert(1)</script>&amp;"))
-    text = page(told)
+    description = json.loads(json.dumps(DOCUMENT).replace("/auth/login", "/<script>alert(1)</script>&amp;"))
+    text = page(description)
     assert "<script>" not in text and "/&lt;script&gt;alert(1)" in text
 
 
