@@ -548,9 +548,9 @@ class TestComparison:
     def test_peers_are_measured_in_every_round_and_a_failing_one_is_left_out(
         self, tmp_path: Path, upstream: Upstream
     ) -> None:
-        told: list[str] = []
+        messages: list[str] = []
         comparison = Comparison(
-            Environment(tmp_path, None, upstream.port, Signer()), Driver(None, 2, use_wrk=False), told.append
+            Environment(tmp_path, None, upstream.port, Signer()), Driver(None, 2, use_wrk=False), messages.append
         )
         found = comparison.run([UvicornHello(), Broken()], Plan(rounds=2, seconds=0.3, warm_up=0.2))
         measured = [(each.name, each.traffic, len(each.windows)) for each in found]
@@ -560,18 +560,18 @@ class TestComparison:
         assert "ended with code" in comparison.failed["broken"]
 
     def test_start_and_idling_are_measured(self, tmp_path: Path, upstream: Upstream) -> None:
-        arena = Environment(tmp_path, None, upstream.port, Signer())
-        told: list[str] = []
+        environment = Environment(tmp_path, None, upstream.port, Signer())
+        messages: list[str] = []
         patience = footprint.Patience(times=1, settle=0.1, idle=0.2)
-        found = footprint.measure(arena, [UvicornHello(), Broken()], patience=patience, tell=told.append)
+        found = footprint.measure(environment, [UvicornHello(), Broken()], patience=patience, tell=messages.append)
         assert 10 < found["uvicorn-hello.answer_cpu_ms"] < 30_000
         assert 5 < found["uvicorn-hello.idle_rss_mib"] < 200
         assert found["uvicorn-hello.idle_cpu_ms_per_s"] < 500
-        assert any(line.strip().startswith("broken: ended with code") for line in told)
+        assert any(line.strip().startswith("broken: ended with code") for line in messages)
 
     def test_large_bodies_are_measured(self, tmp_path: Path, upstream: Upstream) -> None:
-        arena = Environment(tmp_path, None, upstream.port, Signer())
-        found = bulk.measure(arena, [Relay()], size=2_000_000, rounds=1, tell=print)
+        environment = Environment(tmp_path, None, upstream.port, Signer())
+        found = bulk.measure(environment, [Relay()], size=2_000_000, rounds=1, tell=print)
         assert found["relay"]["down"]["megabytes_per_second"] > 1
         assert found["relay"]["up"]["cpu_ms"] > 0
 
@@ -580,15 +580,17 @@ class TestComparison:
     ) -> None:
         monkeypatch.setattr(websocket, "IDLE", 60)
         monkeypatch.setattr(websocket, "SETTLE", 0.1)
-        arena = Environment(tmp_path, None, upstream.port, Signer())
-        told: list[str] = []
-        found = websocket.measure(arena, [Relay(), Broken()], rounds=1, seconds=0.3, tell=told.append, cpus=None)
+        environment = Environment(tmp_path, None, upstream.port, Signer())
+        messages: list[str] = []
+        found = websocket.measure(
+            environment, [Relay(), Broken()], rounds=1, seconds=0.3, tell=messages.append, cpus=None
+        )
         assert list(found) == ["relay"]
         assert found["relay"]["messages_per_second"] > 50
         assert found["relay"]["cpu_us"] > 1
         assert found["relay"]["websocket_kib"] < 1000
         assert found["relay"]["event_stream_kib"] < 1000
-        assert any(line.strip().startswith("broken: ") for line in told)
+        assert any(line.strip().startswith("broken: ") for line in messages)
         assert re.search(r"\| relay +\| +[0-9.,]+ \|", report.markdown(result(websocket=found)))
 
     @pytest.mark.parametrize(
@@ -605,19 +607,19 @@ class TestComparison:
         async with await asyncio.start_server(answering(answer), "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             place = Place(tmp_path, port, port, Signer())
-            contestant = RunningPeer(Relay(), place, Here(), "x")
+            running_peer = RunningPeer(Relay(), place, InProcessServer(), "x")
             with pytest.raises(BenchError, match=complaint):
-                await websocket.echoes(contestant, connections=1, seconds=0.2)
+                await websocket.echoes(running_peer, connections=1, seconds=0.2)
 
     def test_ours_and_theirs_are_verified_alike(self, tmp_path: Path, upstream: Upstream) -> None:
-        arena = Environment(tmp_path, None, upstream.port, Signer())
-        with arena.contestant(NaiveStarlette()) as contestant:
-            window = measure(contestant, Driver(None, 2, use_wrk=False), 0.3, REFUSED)
+        environment = Environment(tmp_path, None, upstream.port, Signer())
+        with environment.running_peer(NaiveStarlette()) as running_peer:
+            window = measure(running_peer, Driver(None, 2, use_wrk=False), 0.3, REFUSED)
             assert window.requests > 0
-            assert dataclasses.asdict(contestant.running.memory())["rss"] > 0
+            assert dataclasses.asdict(running_peer.running.memory())["rss"] > 0
 
 
-class Here(Running):
+class InProcessServer(Running):
     """A server in this process."""
 
     def __init__(self) -> None:

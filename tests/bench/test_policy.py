@@ -27,7 +27,7 @@ def test_every_line_of_the_log_is_decided_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("figure", "holds", "told"),
+    ("figure", "holds", "text"),
     [
         (Figure("load", 1.5, "s", 2.0), True, "<= 2.0  kept"),
         (Figure("load", 2.5, "s", 2.0), False, "<= 2.0  MISSED"),
@@ -36,9 +36,9 @@ def test_every_line_of_the_log_is_decided_as_it_was(tmp_path: Path) -> None:
         (Figure("version", 0.1, "s"), True, "0.10 s"),
     ],
 )
-def test_a_figure_shows_whether_its_limit_is_kept(figure: Figure, holds: bool, told: str) -> None:
+def test_a_figure_shows_whether_its_limit_is_kept(figure: Figure, holds: bool, text: str) -> None:
     assert figure.holds == holds
-    assert str(figure).endswith(told)
+    assert str(figure).endswith(text)
 
 
 def test_the_best_round_counts() -> None:
