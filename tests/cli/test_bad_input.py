@@ -129,12 +129,12 @@ def test_a_missing_key_file_is_reported_at_its_line(tmp_path: Path, config: Path
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "made_for", "said"),
+    ("algorithm", "made_for", "message"),
     [("ES256", None, "PEM"), ("ES256", "EdDSA", "P-256"), ("RS256", "ES256", "RSA")],
     ids=["garbage", "another algorithm", "an EC key for RSA"],
 )
 def test_an_unreadable_key_is_reported_at_its_line_and_never_shown(
-    tmp_path: Path, config: Path, algorithm: str, made_for: str | None, said: str
+    tmp_path: Path, config: Path, algorithm: str, made_for: str | None, message: str
 ) -> None:
     if made_for is None:
         key(tmp_path, "-----BEGIN PRIVATE KEY-----\nhunter2hunter2\n-----END PRIVATE KEY-----\n")
@@ -145,7 +145,7 @@ def test_an_unreadable_key_is_reported_at_its_line_and_never_shown(
     problem = outcome.err.splitlines()[0]
     assert problem.startswith("config/gateway.yaml:10:")
     assert "tokens.keys[0].private_key" in problem
-    assert said in problem
+    assert message in problem
     assert "hunter2" not in outcome.err
 
 

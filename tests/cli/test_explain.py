@@ -207,8 +207,8 @@ def test_limits_that_only_a_running_gateway_counts_are_listed(folder: Path) -> N
 def test_whether_a_page_may_read_the_response_is_shown(folder: Path, words: str, readable: bool | None) -> None:
     assert document(folder, *words.split())["page_may_read"] is readable
     lines = [line for line in explain(folder, *words.split()).out.splitlines() if line.startswith("page ")]
-    told = {True: ["page        may read the answer"], None: []}
-    assert lines == told.get(readable, ["page        browsers keep the answer from it: cors does not list it"])
+    expected = {True: ["page        may read the answer"], None: []}
+    assert lines == expected.get(readable, ["page        browsers keep the answer from it: cors does not list it"])
 
 
 def test_nothing_is_known_of_a_refused_path(folder: Path) -> None:
@@ -286,5 +286,7 @@ def test_the_decision_of_a_shadow_rule_is_shown(tmp_path: Path) -> None:
     outcome = run_here("explain", "--config", "g.yaml", "GET", "/a/b", "--anonymous", folder=tmp_path)
     assert outcome.code == 0
     assert "rule tried would refuse it: 401 token_missing" in outcome.out.splitlines()[-1]
-    told = json.loads(run_here("explain", "--config", "g.yaml", "GET", "/a/b", "--json", folder=tmp_path).out)["shadow"]
-    assert (told["route"]["name"], told["allowed"], told["code"]) == ("tried", False, "forbidden")
+    shadow = json.loads(run_here("explain", "--config", "g.yaml", "GET", "/a/b", "--json", folder=tmp_path).out)[
+        "shadow"
+    ]
+    assert (shadow["route"]["name"], shadow["allowed"], shadow["code"]) == ("tried", False, "forbidden")

@@ -125,7 +125,7 @@ def test_the_private_key_is_shown_where_that_is_asked_for(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--out", "no/such/folder/k.pem"], "No such file or directory"),
         (["--kid", "a/b"], "letters, digits"),
@@ -133,7 +133,7 @@ def test_the_private_key_is_shown_where_that_is_asked_for(tmp_path: Path) -> Non
         (["--algorithm", "HS256"], "'HS256' is not one of"),
     ],
 )
-def test_a_key_that_cannot_be_made_is_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_a_key_that_cannot_be_made_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
     outcome = run_here("keys", "generate", *arguments, folder=tmp_path)
     assert outcome.code == 2
-    assert said in one_plain_line(outcome.err)
+    assert message in one_plain_line(outcome.err)

@@ -101,8 +101,8 @@ _people = st.one_of(
 @example(POLICIES[0], PolicyRequest(b"GET", b"/a/%E2%80%AE/x"), Person("\u202e"))
 def test_any_request_is_explained_in_harmless_text(policy: object, asked: PolicyRequest, person: Person | None) -> None:
     explanation = explain(policy, RoleHierarchy(None), asked, person)  # type: ignore[arg-type]
-    told = document(explanation, SETTINGS)
-    assert told["decision"]["allowed"] is explanation.verdict.is_allowed
+    explained = document(explanation, SETTINGS)
+    assert explained["decision"]["allowed"] is explanation.verdict.is_allowed
     for line in lines(explanation, SETTINGS):
         plain = re.sub(r"\x1b\[\d+m", "", line)  # click's own styles
         assert plain.isprintable(), plain

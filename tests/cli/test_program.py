@@ -92,7 +92,7 @@ def test_no_command_shows_the_help_and_is_wrong_usage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["serv"], "'serve'"),
         (["serve", "--prot", "1"], "--port"),
@@ -106,20 +106,20 @@ def test_no_command_shows_the_help_and_is_wrong_usage(tmp_path: Path) -> None:
         (["keys", "generate", "--algorithm", "none"], "'none' is not one of"),
     ],
 )
-def test_wrong_usage_is_one_line_that_names_the_help(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_wrong_usage_is_one_line_that_names_the_help(tmp_path: Path, arguments: list[str], message: str) -> None:
     outcome = run(*arguments, folder=tmp_path)
     assert outcome.code == 2
     if "Commands:" not in outcome.err:
         line = one_plain_line(outcome.err)
         assert line.endswith(" --help'.")
-    assert said in outcome.err
+    assert message in outcome.err
 
 
 PROBLEM = Problem("g.yaml", 3, 7, "routes[0].upstream", "'billing' is not defined")
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message"),
     [
         (CannotStart("port 8000 is taken;\nname another"), 2, "gateway: port 8000 is taken; name another\n"),
         (
@@ -144,10 +144,10 @@ PROBLEM = Problem("g.yaml", 3, 7, "routes[0].upstream", "'billing' is not define
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
 def test_an_error_becomes_a_line_and_an_exit_code(
-    failing: None, capfd: pytest.CaptureFixture[str], error: BaseException, code: int, said: str
+    failing: None, capfd: pytest.CaptureFixture[str], error: BaseException, code: int, message: str
 ) -> None:
     assert fail_with(error) == code
-    assert capfd.readouterr() == ("", said)
+    assert capfd.readouterr() == ("", message)
 
 
 def test_an_unexpected_error_is_a_line_with_the_way_to_see_more(

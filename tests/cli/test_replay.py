@@ -106,12 +106,12 @@ CHANGED = {
 }
 
 
-@pytest.mark.parametrize(("recorded", "told"), CHANGED.values(), ids=CHANGED)
-def test_changed_decisions_are_reported(tmp_path: Path, recorded: str, told: str) -> None:
+@pytest.mark.parametrize(("recorded", "expected"), CHANGED.values(), ids=CHANGED)
+def test_changed_decisions_are_reported(tmp_path: Path, recorded: str, expected: str) -> None:
     outcome = replay(tmp_path, recorded)
     group, example, summary = outcome.out.splitlines()
     assert outcome.code == 1
-    assert told in group
+    assert expected in group
     assert example.endswith("request r1")
     assert summary == "1 of 1 requests would change"
 
@@ -156,8 +156,8 @@ def test_a_line_that_cannot_be_read_is_counted_and_never_fatal(tmp_path: Path, r
     (tmp_path / "new.yaml").write_text(CONFIGURATION)
     (tmp_path / "access.log").write_bytes((line() + recorded + line()).encode("utf-8", "surrogateescape"))
     outcome = run_here("replay", "access.log", "--config", "new.yaml", folder=tmp_path)
-    told, summary = outcome.out.splitlines()
-    assert told.startswith(f"line 2 was not replayed: {why}")
+    report, summary = outcome.out.splitlines()
+    assert report.startswith(f"line 2 was not replayed: {why}")
     assert (outcome.code, summary) == (0, "0 of 2 requests would change; 1 lines could not be read")
 
 

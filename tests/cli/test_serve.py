@@ -88,12 +88,12 @@ def test_warnings_are_printed_at_startup(tmp_path: Path) -> None:
 def test_the_command_for_the_first_administrator_is_printed_at_startup(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         eventually(lambda: "gateway: start: serving policy=" in server.errors.read_text())
-        said = "run on this machine: gateway users create EMAIL --role admin --config g.yaml"
-        assert [said in line for line in server.errors.read_text().splitlines()].count(True) == 1
+        hint = "run on this machine: gateway users create EMAIL --role admin --config g.yaml"
+        assert [hint in line for line in server.errors.read_text().splitlines()].count(True) == 1
 
 
 @pytest.mark.parametrize(
-    ("address", "sessions", "said"),
+    ("address", "sessions", "printed"),
     [
         ("http://localhost:8000", "{}", True),
         ("http://localhost:8000", "null", False),
@@ -102,12 +102,12 @@ def test_the_command_for_the_first_administrator_is_printed_at_startup(tmp_path:
     ],
 )
 def test_the_only_address_for_sessions_on_this_machine_is_printed_at_startup(
-    tmp_path: Path, address: str, sessions: str, said: bool
+    tmp_path: Path, address: str, sessions: str, printed: bool
 ) -> None:
     server_keys = f"{{port: 0, public_url: '{address}'}}"
     configuration = CONFIGURATION.replace("{port: 0}", server_keys) + f"sessions: {sessions}\n"
     with serving(tmp_path, configuration=configuration) as server:
-        assert (f"open {address} in the browser" in server.errors.read_text()) is said
+        assert (f"open {address} in the browser" in server.errors.read_text()) is printed
 
 
 def test_the_host_and_port_options_win_over_the_file(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_it_starts_without_optional_dependencies(tmp_path: Path) -> None:
 OTHER = CONFIGURATION.replace("path: /**", "path: /only/**")
 
 
-def told(server: Server, what: str) -> int:
+def count_of(server: Server, what: str) -> int:
     return server.errors.read_text().count(what)
 
 
@@ -190,13 +190,13 @@ def test_a_change_of_the_file_is_taken_and_a_bad_one_refused_once(
     with serving(tmp_path, "--watch", "--workers", str(workers), configuration=with_redis(CONFIGURATION)) as server:
         assert not in_force(server)
         file.write_text(with_redis(CONFIGURATION).replace("upstream: web", "upstream: wbe"))
-        eventually(lambda: told(server, "refused, the old configuration stays") > 0)
+        eventually(lambda: count_of(server, "refused, the old configuration stays") > 0)
         assert not in_force(server)
         (tmp_path / "new.yaml").write_text(with_redis(OTHER))
         (tmp_path / "new.yaml").rename(file)
         eventually(lambda: in_force(server))
-        assert told(server, "refused, the old configuration stays") == 1
-        assert told(server, "the new configuration is in force policy=") == workers
+        assert count_of(server, "refused, the old configuration stays") == 1
+        assert count_of(server, "the new configuration is in force policy=") == workers
 
 
 def test_without_the_option_a_change_of_the_file_is_left_alone(tmp_path: Path) -> None:

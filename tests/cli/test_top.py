@@ -76,8 +76,8 @@ def url(gateway: Gateway) -> str:
 def test_the_json_contains_the_rates(busy: Gateway) -> None:
     done = top("--json", "--interval", "1", "--url", url(busy))
     assert (done.returncode, done.stderr) == (0, "")
-    told = json.loads(done.stdout)
-    routes = {row["route"]: row for row in told["routes"]}
+    figures = json.loads(done.stdout)
+    routes = {row["route"]: row for row in figures["routes"]}
     assert routes["/web/**"]["requests"] > 0
     assert routes["/web/**"]["refused"] == 0
     assert 0 < routes["/web/**"]["median"] <= routes["/web/**"]["slowest"]
@@ -85,13 +85,13 @@ def test_the_json_contains_the_rates(busy: Gateway) -> None:
     assert routes["users"]["refused"] == pytest.approx(routes["users"]["requests"])
     assert routes["users"]["upstream"] is None
     assert routes["/gone/**"]["errors"] == pytest.approx(routes["/gone/**"]["requests"])
-    assert told["codes"]["token_missing"] > 0
-    states = [(row["upstream"], row["state"]) for row in told["targets"]]
+    assert figures["codes"]["token_missing"] > 0
+    states = [(row["upstream"], row["state"]) for row in figures["targets"]]
     assert sorted(states) == [
         *(("gone", "failing"), ("half", "ejected"), ("half", "up"), ("idle", "unused"), ("web", "up")),
     ]
-    assert (told["workers"], told["out"]) == (1, [])
-    assert told["memory"] > 10_000_000
+    assert (figures["workers"], figures["out"]) == (1, [])
+    assert figures["memory"] > 10_000_000
 
 
 def test_without_a_terminal_one_sample_is_printed(busy: Gateway) -> None:

@@ -33,7 +33,7 @@ def test_it_is_read_from_the_newest_on_and_can_be_narrowed(folder: Path) -> None
     users(folder, "disable", "bob@example.com")
     users(folder, "delete", "bob@example.com", "--yes")
 
-    def told(*arguments: str) -> list[tuple[str, str]]:
+    def entries(*arguments: str) -> list[tuple[str, str]]:
         return [(record["action"], record["subject"]) for record in trail(folder, *arguments)]
 
     everything = [
@@ -42,13 +42,13 @@ def test_it_is_read_from_the_newest_on_and_can_be_narrowed(folder: Path) -> None
         ("user.created", bob["id"]),
         ("user.created", ada["id"]),
     ]
-    assert told() == everything
-    assert told("--limit", "1") == everything[:1]
-    assert told("ada@example.com") == everything[3:]
-    assert told(bob["id"]) == everything[:3], "a deleted account is named by its id"
-    assert told("--action", "user.created") == everything[2:]
-    assert told("--actor", "command-line", "--since", "1h") == everything
-    assert told("--actor", "ada@example.com") == []
+    assert entries() == everything
+    assert entries("--limit", "1") == everything[:1]
+    assert entries("ada@example.com") == everything[3:]
+    assert entries(bob["id"]) == everything[:3], "a deleted account is named by its id"
+    assert entries("--action", "user.created") == everything[2:]
+    assert entries("--actor", "command-line", "--since", "1h") == everything
+    assert entries("--actor", "ada@example.com") == []
     assert trail(folder)[1] == {
         "id": 3,
         "at": trail(folder)[1]["at"],
@@ -99,11 +99,13 @@ def test_old_records_are_deleted_and_that_is_recorded(folder: Path, monkeypatch:
     assert len(trail(folder)) == 5, "what deletes nothing is no change"
 
 
-@pytest.mark.parametrize(("period", "said"), [("29d", "30d or more"), ("400", "not a duration"), ("0s", "30d or more")])
-def test_young_records_are_never_deleted(folder: Path, period: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("period", "message"), [("29d", "30d or more"), ("400", "not a duration"), ("0s", "30d or more")]
+)
+def test_young_records_are_never_deleted(folder: Path, period: str, message: str) -> None:
     made(folder, "ada@example.com")
     outcome = prune(folder, "--older-than", period)
-    assert outcome.code == 2 and said in outcome.err
+    assert outcome.code == 2 and message in outcome.err
     assert len(trail(folder)) == 1
 
 

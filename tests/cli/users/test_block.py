@@ -56,7 +56,7 @@ def test_blocking_twice_succeeds_and_unblocking_an_unblocked_subject_fails(folde
 
 
 @pytest.mark.parametrize(
-    ("subject", "said"),
+    ("subject", "message"),
     [
         ("bob", "NAME|SUB with the name of an issuer in tokens.external (idp)"),
         ("other|bob", "(idp)"),
@@ -69,9 +69,9 @@ def test_blocking_twice_succeeds_and_unblocking_an_unblocked_subject_fails(folde
         ("ann@example.com", "(idp)"),
     ],
 )
-def test_a_text_that_is_no_subject_of_an_issuer_is_refused(folder: Path, subject: str, said: str) -> None:
+def test_a_text_that_is_no_subject_of_an_issuer_is_refused(folder: Path, subject: str, message: str) -> None:
     outcome = users(folder, "block", subject)
-    assert outcome.code == 1 and said in one_plain_line(outcome.err)
+    assert outcome.code == 1 and message in one_plain_line(outcome.err)
     assert json.loads(users(folder, "blocked", "--json").out) == []
 
 

@@ -42,8 +42,8 @@ def users(folder: Path, *arguments: str, stdin: str = PASSWORD + "\n") -> Outcom
 
 def made(folder: Path, email: str, *roles: str) -> dict[str, Any]:
     """Create an account and return the output of the command."""
-    wanted = [word for role in roles for word in ("--role", role)]
-    outcome = users(folder, "create", email, *wanted, "--password-stdin", "--json")
+    options = [word for role in roles for word in ("--role", role)]
+    outcome = users(folder, "create", email, *options, "--password-stdin", "--json")
     assert (outcome.code, outcome.err) == (0, ""), outcome
     record = json.loads(outcome.out)
     assert isinstance(record, dict)
@@ -269,11 +269,11 @@ def test_passwords_that_differ_are_asked_for_again(folder: Path) -> None:
     assert "Created ada@example.com" in screen
 
 
-@pytest.mark.parametrize(("answer", "said"), [("n", ""), ("y", "Deleted ada@example.com")])
-def test_at_a_terminal_deleting_is_confirmed(folder: Path, answer: str, said: str) -> None:
+@pytest.mark.parametrize(("answer", "message"), [("n", ""), ("y", "Deleted ada@example.com")])
+def test_at_a_terminal_deleting_is_confirmed(folder: Path, answer: str, message: str) -> None:
     made(folder, "ada@example.com")
-    assert said in typed(folder, ["delete", "ada@example.com"], [answer])
-    assert users(folder, "show", "ada@example.com").code == (1 if said else 0)
+    assert message in typed(folder, ["delete", "ada@example.com"], [answer])
+    assert users(folder, "show", "ada@example.com").code == (1 if message else 0)
 
 
 def test_at_a_terminal_deleting_need_not_ask(folder: Path) -> None:
@@ -355,7 +355,7 @@ def test_a_change_that_cannot_be_announced_is_made_and_reported(folder: Path, va
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["create", "ada@example.com", "--password-stdin"], "Email already registered"),
         (["create", "ADA@EXAMPLE.COM", "--password-stdin"], "Email already registered"),
@@ -371,10 +371,10 @@ def test_a_change_that_cannot_be_announced_is_made_and_reported(folder: Path, va
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_refusal_is_one_line_and_exit_code_1(administered: Path, arguments: list[str], said: str) -> None:
+def test_a_refusal_is_one_line_and_exit_code_1(administered: Path, arguments: list[str], message: str) -> None:
     outcome = users(administered, *arguments)
     assert (outcome.code, outcome.out) == (1, "")
-    assert said in one_plain_line(outcome.err)
+    assert message in one_plain_line(outcome.err)
 
 
 def test_all_errors_of_a_new_account_are_reported_at_once(administered: Path) -> None:

@@ -46,8 +46,8 @@ def test_an_account_is_unlocked_in_a_running_gateway(counting: Gateway) -> None:
     assert login(counting, email, PASSWORD) == 429, "the address has failed too often"
     assert unlock(counting, email)[0] == 0
     assert login(counting, email, PASSWORD) == 429
-    code, said, _ = unlock(counting, email, "--address", "127.0.0.1")
-    assert (code, said) == (0, f"Reset the failed logins of {email}, and all failures of 127.0.0.1.\n")
+    code, output, _ = unlock(counting, email, "--address", "127.0.0.1")
+    assert (code, output) == (0, f"Reset the failed logins of {email}, and all failures of 127.0.0.1.\n")
     assert login(counting, email, PASSWORD) == 200
     with sqlite3.connect(counting.folder / "gateway.db") as database:
         rows = database.execute("SELECT actor, after FROM audit WHERE action = 'user.unlocked' ORDER BY id").fetchall()
@@ -74,17 +74,17 @@ def written(folder: Path, redis: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("redis", "said"),
+    ("redis", "message"),
     [
         ("", "which commands cannot reach: a locked-out user can try again 15m after"),
         (", redis: 'redis://127.0.0.1:1/0'", "Redis did not answer, so nothing was unlocked"),
     ],
 )
-def test_a_failure_is_reported_clearly(tmp_path: Path, redis: str, said: str) -> None:
+def test_a_failure_is_reported_clearly(tmp_path: Path, redis: str, message: str) -> None:
     config = str(written(tmp_path, redis))
     outcome = run_here("users", "unlock", "ada@example.com", "--config", config, folder=tmp_path)
     assert (outcome.code, outcome.out) == (2, "")
-    assert said in one_plain_line(outcome.err)
+    assert message in one_plain_line(outcome.err)
 
 
 def test_a_misspelt_address_unlocks_no_account(tmp_path: Path, shared_valkey: ValkeyServer) -> None:
