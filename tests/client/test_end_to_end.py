@@ -45,9 +45,9 @@ def verified(gateway: Gateway, assertion: str, audience: str = "web") -> dict[st
     """The claims of an assertion, verified with the published keys by an independent library."""
     published = jwt.PyJWKSet.from_dict(gateway.get("/.well-known/jwks.json").json())
     key = published[header_of(assertion)["kid"]]
-    said = jwt.decode(assertion, key, algorithms=["ES256"], audience=audience, issuer="gateway")
-    assert isinstance(said, dict)
-    return said
+    claims = jwt.decode(assertion, key, algorithms=["ES256"], audience=audience, issuer="gateway")
+    assert isinstance(claims, dict)
+    return claims
 
 
 def test_an_upstream_receives_an_assertion_that_it_can_verify(
@@ -55,9 +55,9 @@ def test_an_upstream_receives_an_assertion_that_it_can_verify(
 ) -> None:
     received = passes(gateway, upstream, request("/api/x", fields=[user.line]))
     assertion = only(received.values(HEADER))
-    said = verified(gateway, assertion)
-    assert (said["sub"], said["email"], said["roles"]) == (user.id, user.email, ["user"])
-    assert said["exp"] - time.time() > 14 and said["exp"] - said["iat"] in (30, 31)
+    claims = verified(gateway, assertion)
+    assert (claims["sub"], claims["email"], claims["roles"]) == (user.id, user.email, ["user"])
+    assert claims["exp"] - time.time() > 14 and claims["exp"] - claims["iat"] in (30, 31)
     assert header_of(assertion)["typ"] == "identity+jwt"
     assert only(passes(gateway, upstream, request("/api/y", fields=[user.line])).values(HEADER)) == assertion
 
@@ -134,15 +134,17 @@ def test_a_proxy_that_asks_is_given_the_assertion_of_the_routes_upstream(gateway
     gateway = gateways.gateway("asserting-verify", face, identity=IDENTITY, server={"trusted_proxies": ["127.0.0.0/8"]})
     user = signed_in(gateway, "user@example.com")
 
-    def told(path: str, *fields: bytes) -> str:
+    def problem_code(path: str, *fields: bytes) -> str:
         asked = [b"X-Forwarded-Method: GET", f"X-Forwarded-Uri: {path}".encode(), *fields]
         answer = gateway.ask(request("/_gateway/verify", fields=asked))
         assert answer.status == 200, answer.body
         return only(answer.values(HEADER))
 
-    assertion = told("/api/x", user.line)
-    assert verified(gateway, assertion)["sub"] == user.id and told("/api/y", user.line) == assertion
-    assert told("/optional/x") == told("/public/x", user.line) == ""  # an empty value overwrites the field of a client
+    assertion = problem_code("/api/x", user.line)
+    assert verified(gateway, assertion)["sub"] == user.id and problem_code("/api/y", user.line) == assertion
+    assert (
+        problem_code("/optional/x") == problem_code("/public/x", user.line) == ""
+    )  # an empty value overwrites the field of a client
 
 
 # ---- the upstream of the documentation

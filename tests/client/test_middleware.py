@@ -73,7 +73,7 @@ class App:
         return found
 
 
-class Rig:
+class Harness:
     def __init__(self, keys: Issuer, **options: Any) -> None:
         self.app = App()
         self.middleware = IdentityMiddleware(
@@ -110,80 +110,80 @@ def carried(value: bytes) -> tuple[bytes, bytes]:
 
 
 async def test_a_good_assertion_is_an_identity(keys: Issuer) -> None:
-    rig = Rig(keys)
-    assert (await rig.get(carried(assertion(keys))))[0]["status"] == 204
-    assert rig.app.identity == Identity("u1", "ann@example.com", frozenset(["editor", "user"]))
-    await rig.get(carried(assertion(keys, email=None, roles=[], sub="idp|bob")))
-    assert rig.app.identity == Identity("idp|bob", "", frozenset())
+    harness = Harness(keys)
+    assert (await harness.get(carried(assertion(keys))))[0]["status"] == 204
+    assert harness.app.identity == Identity("u1", "ann@example.com", frozenset(["editor", "user"]))
+    await harness.get(carried(assertion(keys, email=None, roles=[], sub="idp|bob")))
+    assert harness.app.identity == Identity("idp|bob", "", frozenset())
 
 
 async def test_the_state_that_requests_share_is_left_alone(keys: Issuer) -> None:
-    rig, shared = Rig(keys), {"pool": object()}
-    await rig.get(carried(assertion(keys)), state=shared)
-    assert rig.app.scopes[-1]["state"]["pool"] is shared["pool"] and "identity" not in shared
+    harness, shared = Harness(keys), {"pool": object()}
+    await harness.get(carried(assertion(keys)), state=shared)
+    assert harness.app.scopes[-1]["state"]["pool"] is shared["pool"] and "identity" not in shared
 
 
 async def test_the_keys_are_fetched_once_for_many(keys: Issuer) -> None:
-    rig = Rig(keys)
-    await asyncio.gather(*(rig.get(carried(assertion(keys, sub=f"u{number}"))) for number in range(20)))
-    assert len(rig.app.scopes) == 20 and keys.asked[JWKS] == 1
+    harness = Harness(keys)
+    await asyncio.gather(*(harness.get(carried(assertion(keys, sub=f"u{number}"))) for number in range(20)))
+    assert len(harness.app.scopes) == 20 and keys.asked[JWKS] == 1
 
 
 async def test_a_new_key_of_the_gateway_is_accepted(keys: Issuer) -> None:
-    rig = Rig(keys)
-    await rig.get(carried(assertion(keys)))
+    harness = Harness(keys)
+    await harness.get(carried(assertion(keys)))
     keys.keys.insert(0, jwk_of(keys.curve, "c2"))
-    await rig.get(carried(assertion(keys, header(kid="c2"))))
-    assert len(rig.app.scopes) == 2
+    await harness.get(carried(assertion(keys, header(kid="c2"))))
+    assert len(harness.app.scopes) == 2
 
 
 async def test_a_gateway_that_is_down_invalidates_no_cached_keys(keys: Issuer) -> None:
-    rig = Rig(keys)
-    await rig.get(carried(assertion(keys)))
+    harness = Harness(keys)
+    await harness.get(carried(assertion(keys)))
     keys.stop()
-    await rig.get(carried(assertion(keys, sub="u2")))
-    assert rig.app.identity is not None and rig.app.identity.id == "u2"
-    await rig.refuses(carried(assertion(keys, header(kid="c2"))))
+    await harness.get(carried(assertion(keys, sub="u2")))
+    assert harness.app.identity is not None and harness.app.identity.id == "u2"
+    await harness.refuses(carried(assertion(keys, header(kid="c2"))))
 
 
 async def test_without_any_keys_it_is_503(keys: Issuer) -> None:
     keys.stop()
-    start, body = await Rig(keys).get(carried(assertion(keys)))
+    start, body = await Harness(keys).get(carried(assertion(keys)))
     assert start["status"] == 503 and json.loads(body["body"])["code"] == "upstream_unavailable"
 
 
 async def test_another_header_and_another_issuer_can_be_named(keys: Issuer) -> None:
-    rig = Rig(keys, header="X-Caller", issuer="https://gw/")
+    harness = Harness(keys, header="X-Caller", issuer="https://gw/")
     good = assertion(keys, iss="https://gw/")
-    await rig.get((b"x-caller", good))
-    assert rig.app.identity is not None
-    await rig.refuses(carried(good), code="token_missing")
+    await harness.get((b"x-caller", good))
+    assert harness.app.identity is not None
+    await harness.refuses(carried(good), code="token_missing")
 
 
 async def test_requests_without_a_caller_pass(keys: Issuer) -> None:
-    rig = Rig(keys, public=["/healthz"])
-    assert (await rig.get(path="/healthz"))[0]["status"] == 204 and rig.app.identity is None
-    assert (await rig.get(path="/healthz/"))[0]["status"] == 401
-    optional = Rig(keys, required=False)
+    harness = Harness(keys, public=["/healthz"])
+    assert (await harness.get(path="/healthz"))[0]["status"] == 204 and harness.app.identity is None
+    assert (await harness.get(path="/healthz/"))[0]["status"] == 401
+    optional = Harness(keys, required=False)
     assert (await optional.get())[0]["status"] == 204 and optional.app.identity is None
     await optional.refuses(carried(b"x"))  # an invalid assertion is not a missing one
-    await rig.middleware({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
-    assert rig.app.scopes[-1] == {"type": "lifespan"}
+    await harness.middleware({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
+    assert harness.app.scopes[-1] == {"type": "lifespan"}
 
 
 # ---- refused requests
 
 
 async def test_without_an_assertion_it_is_401_with_a_challenge(keys: Issuer) -> None:
-    fields = await Rig(keys).refuses(code="token_missing")
+    fields = await Harness(keys).refuses(code="token_missing")
     assert fields[b"www-authenticate"] == b"Bearer" and fields[b"cache-control"] == b"no-store"
     assert fields[b"content-type"] == b"application/problem+json" and int(fields[b"content-length"]) > 0
-    fields = await Rig(keys).refuses(carried(b"x"), (b"x-request-id", b"r-1"))
+    fields = await Harness(keys).refuses(carried(b"x"), (b"x-request-id", b"r-1"))
     assert fields[b"www-authenticate"] == b'Bearer error="invalid_token"' and fields[b"x-request-id"] == b"r-1"
 
 
 async def test_two_assertions_are_none(keys: Issuer) -> None:
-    await Rig(keys).refuses(carried(assertion(keys)), (b"X-Identity-Token", assertion(keys, sub="u2")))
+    await Harness(keys).refuses(carried(assertion(keys)), (b"X-Identity-Token", assertion(keys, sub="u2")))
 
 
 WRONG: dict[str, dict[str, Any]] = {
@@ -206,7 +206,7 @@ WRONG: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", WRONG)
 async def test_an_assertion_with_other_claims_is_refused(case: str, keys: Issuer) -> None:
-    await Rig(keys).refuses(carried(assertion(keys, **WRONG[case])))
+    await Harness(keys).refuses(carried(assertion(keys, **WRONG[case])))
 
 
 HEADERS: dict[str, dict[str, Any]] = {
@@ -226,47 +226,47 @@ HEADERS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", HEADERS)
 async def test_a_token_of_another_kind_is_refused(case: str, keys: Issuer) -> None:
-    rig = Rig(keys)
-    await rig.refuses(carried(assertion(keys, HEADERS[case])))
-    await rig.refuses(carried(token(HEADERS[case], claims(), unsigned).encode()))
+    harness = Harness(keys)
+    await harness.refuses(carried(assertion(keys, HEADERS[case])))
+    await harness.refuses(carried(token(HEADERS[case], claims(), unsigned).encode()))
 
 
 async def test_a_signature_of_another_key_is_refused(keys: Issuer) -> None:
-    rig, other = Rig(keys), Issuer(rsa_key=1)
-    await rig.refuses(carried(assertion(other)))
-    await rig.refuses(
+    harness, other = Harness(keys), Issuer(rsa_key=1)
+    await harness.refuses(carried(assertion(other)))
+    await harness.refuses(
         carried(token(header(alg="RS256", kid="r1"), claims(), with_rsa(other.rsa, hashes.SHA256())).encode())
     )
     for junk in (b"", b"x", b"a.b.c", b"\xff.\xff.\xff", b"." * 9000):
-        await rig.refuses(carried(junk))
+        await harness.refuses(carried(junk))
 
 
 async def test_an_assertion_ends(keys: Issuer) -> None:
     now = int(time.time())
-    await Rig(keys).refuses(carried(assertion(keys, iat=now - 120, exp=now - 60)), code="token_expired")
-    rig = Rig(keys, leeway=0.0)
+    await Harness(keys).refuses(carried(assertion(keys, iat=now - 120, exp=now - 60)), code="token_expired")
+    harness = Harness(keys, leeway=0.0)
     short = assertion(keys, exp=int(time.time()) + 1)
-    await rig.get(carried(short))
+    await harness.get(carried(short))
     await asyncio.sleep(max(0.0, int(short and time.time()) + 2 - time.time()))
-    await rig.refuses(carried(short), code="token_expired")
+    await harness.refuses(carried(short), code="token_expired")
 
 
 # ---- WebSocket
 
 
 async def test_a_websocket_is_let_in_with_an_identity(keys: Issuer) -> None:
-    rig = Rig(keys)
-    server = Server(rig.middleware, "/socket", headers=[carried(assertion(keys))])  # type: ignore[arg-type]
+    harness = Harness(keys)
+    server = Server(harness.middleware, "/socket", headers=[carried(assertion(keys))])  # type: ignore[arg-type]
     await server.expect("websocket.accept")
-    assert rig.app.identity is not None and rig.app.identity.id == "u1"
+    assert harness.app.identity is not None and harness.app.identity.id == "u1"
 
 
 async def test_a_websocket_without_an_assertion_is_answered_401(keys: Issuer) -> None:
-    rig = Rig(keys)
-    server = Server(rig.middleware, "/socket", headers=[])  # type: ignore[arg-type]
+    harness = Harness(keys)
+    server = Server(harness.middleware, "/socket", headers=[])  # type: ignore[arg-type]
     start = await server.expect("websocket.http.response.start")
-    assert start["status"] == 401 and not rig.app.scopes
-    plain = Server(rig.middleware, "/socket", headers=[], extensions={})  # type: ignore[arg-type]
+    assert start["status"] == 401 and not harness.app.scopes
+    plain = Server(harness.middleware, "/socket", headers=[], extensions={})  # type: ignore[arg-type]
     assert (await plain.expect("websocket.close"))["code"] == 1008
 
 
