@@ -105,8 +105,8 @@ def test_event_streams_and_chunked_uploads_pass(front: Address, upstream: Record
     upstream.on("/public/events", raw(head, b"8\r\ndata: 1\n\r\n", b"0\r\n\r\n", pause=0.5))
     with Caller(front, source=STRANGER) as caller:
         pieces: list[bytes] = []
-        told = caller.send(request("/public/events")).receive_head()
-        caller.receive_body(told, pieces.append)
+        streamed = caller.send(request("/public/events")).receive_head()
+        caller.receive_body(streamed, pieces.append)
         assert b"".join(pieces) == b"data: 1\n"
     with Caller(front, source=STRANGER) as caller:
         data = request("/public/up", method="POST", fields=["Transfer-Encoding: chunked"]) + chunked(b"abc", b"d")
