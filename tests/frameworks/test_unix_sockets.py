@@ -36,15 +36,15 @@ async def asgi(scope, receive, send):
         if not message.get("more_body"):
             break
     host = dict(scope["headers"])[b"host"].decode()
-    said = json.dumps({"path": scope["path"], "host": host, "received": len(body)}).encode()
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(said))]})
-    await send({"type": "http.response.body", "body": said})
+    body = json.dumps({"path": scope["path"], "host": host, "received": len(body)}).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
 
 def wsgi(environ, start_response):
     received = len(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
-    said = json.dumps({"path": environ["PATH_INFO"], "host": environ["HTTP_HOST"], "received": received}).encode()
-    start_response("200 OK", [("Content-Length", str(len(said)))])
-    return [said]
+    body = json.dumps({"path": environ["PATH_INFO"], "host": environ["HTTP_HOST"], "received": received}).encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
 """
 SERVERS = {
     "uvicorn": ["-m", "uvicorn", "--uds", "uvicorn.sock", "--no-access-log", "app:asgi"],
