@@ -57,7 +57,7 @@ async def page(exchange: Exchange) -> None:
     await exchange.send(response(307, [b"Location: " + to]) if found else response(200, fields, PAGE))
 
 
-class World(NamedTuple):
+class Environment(NamedTuple):
     """The gateway with its application, a server for the pages of other hosts, and a browser that is signed in."""
 
     gateway: Gateway
@@ -95,7 +95,7 @@ class World(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=["serve", "asgi"] if WHOLE else ["serve"])
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     face: Face = request.param
     folder = tmp_path_factory.mktemp("forged")
     pair = Issuer(folder).issue(APP, LISTED, SIBLING, EVIL)
@@ -127,7 +127,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     gateway.pair, gateway.port = pair, port
     gateway.start()
     with browsing(folder / "chromium", *OPTIONS) as browser:
-        running = World(gateway, upstream, elsewhere, browser)
+        running = Environment(gateway, upstream, elsewhere, browser)
         browser.go(f"{running.at(APP)}/page")
         body = json.dumps({"email": "ada@example.com", "password": PASSWORD, "session": "cookie"})
         header = "{'content-type': 'application/json'}"
@@ -199,10 +199,10 @@ READS: Final = {
 }
 
 
-def cause(world: World, host: str, route: str, scripts: Mapping[str, str]) -> dict[str, tuple[int, str]]:
+def cause(environment: Environment, host: str, route: str, scripts: Mapping[str, str]) -> dict[str, tuple[int, str]]:
     """Run all scripts on one page of this host, each for its own path. Returns status and code by script."""
     paths = {name: f"/{route}/{host}/{name.replace(' ', '-')}" for name in scripts}
-    outcomes = world.cause(host, {paths[name]: script for name, script in scripts.items()})
+    outcomes = environment.cause(host, {paths[name]: script for name, script in scripts.items()})
     return {name: outcomes[path] for name, path in paths.items()}
 
 
@@ -214,73 +214,78 @@ SOCKET: Final = "const one = new WebSocket(url.replace('https', 'wss')); one.ono
 
 
 @pytest.mark.parametrize("host", [EVIL, SIBLING])
-def test_no_page_of_others_writes_with_the_session(world: World, host: str) -> None:
-    outcomes = cause(world, host, "plain", WRITES) | cause(world, host, "sockets", {"a socket": SOCKET})
+def test_no_page_of_others_writes_with_the_session(environment: Environment, host: str) -> None:
+    outcomes = cause(environment, host, "plain", WRITES) | cause(environment, host, "sockets", {"a socket": SOCKET})
     assert set(outcomes.values()) <= REFUSED
-    assert world.upstream.requests == []
+    assert environment.upstream.requests == []
     if host == SIBLING:  # The browser sends the cookie, except from documents without an origin.
         kept = {name for name, outcome in outcomes.items() if outcome == (403, "cross_site")}
         assert outcomes.keys() - kept == OPAQUE
 
 
 @pytest.mark.parametrize("host", [EVIL, SIBLING])
-def test_no_page_of_others_reads_where_the_route_asks_for_own_pages(world: World, host: str) -> None:
-    outcomes = cause(world, host, "strict", READS)
+def test_no_page_of_others_reads_where_the_route_asks_for_own_pages(environment: Environment, host: str) -> None:
+    outcomes = cause(environment, host, "strict", READS)
     assert set(outcomes.values()) <= REFUSED
-    assert world.upstream.requests == []
+    assert environment.upstream.requests == []
 
 
 @pytest.mark.parametrize("host", [EVIL, SIBLING])
-def test_on_an_optional_route_requests_of_others_are_anonymous(world: World, host: str) -> None:
-    outcomes = cause(world, host, "optional", WRITES)
+def test_on_an_optional_route_requests_of_others_are_anonymous(environment: Environment, host: str) -> None:
+    outcomes = cause(environment, host, "optional", WRITES)
     assert set(outcomes.values()) == {(200, "")}
-    assert [received.line for received in world.upstream.requests if received.values("x-user-id")] == []
+    assert [received.line for received in environment.upstream.requests if received.values("x-user-id")] == []
 
 
 @pytest.mark.parametrize("host", [EVIL, SIBLING])
-def test_no_page_of_others_signs_in_or_out(world: World, host: str) -> None:
+def test_no_page_of_others_signs_in_or_out(environment: Environment, host: str) -> None:
     for path in ("/auth/session", "/account/sign-in", "/account/sign-out"):
-        assert world.cause(host, {path: "form(url, 'text/plain')"}) == {path: (403, "cross_site")}
-    assert signed_in(world, APP) == "true"
+        assert environment.cause(host, {path: "form(url, 'text/plain')"}) == {path: (403, "cross_site")}
+    assert signed_in(environment, APP) == "true"
 
 
-def test_links_of_others_open_pages_except_where_the_route_asks_for_own_pages(world: World) -> None:
+def test_links_of_others_open_pages_except_where_the_route_asks_for_own_pages(environment: Environment) -> None:
     for path, outcome in (("/plain/link", (200, "")), ("/strict/link", (403, "cross_site"))):
-        assert world.cause(EVIL, {path: "location.href = url"}) == {path: outcome}
+        assert environment.cause(EVIL, {path: "location.href = url"}) == {path: outcome}
 
 
-def test_pages_of_the_application_and_of_listed_origins_write_and_read(world: World) -> None:
+def test_pages_of_the_application_and_of_listed_origins_write_and_read(environment: Environment) -> None:
     for host in (APP, LISTED):
-        socket = cause(world, host, "sockets", {"a socket": SOCKET})
-        outcomes = cause(world, host, "plain", WRITES) | {"a socket": (101, "")} | socket
+        socket = cause(environment, host, "sockets", {"a socket": SOCKET})
+        outcomes = cause(environment, host, "plain", WRITES) | {"a socket": (101, "")} | socket
         refused = {name for name, outcome in outcomes.items() if outcome not in ((200, ""), (101, ""))}
         assert refused == OPAQUE | (set() if host == APP else HIDDEN), host
-    outcomes = cause(world, APP, "strict", READS)
+    outcomes = cause(environment, APP, "strict", READS)
     assert set(outcomes.values()) == {(200, "")}
 
 
-def test_listed_pages_can_read_the_session_and_siblings_cannot(world: World) -> None:
-    assert [signed_in(world, host) for host in (APP, LISTED, SIBLING, EVIL)] == ["true", "true", "hidden", "hidden"]
+def test_listed_pages_can_read_the_session_and_siblings_cannot(environment: Environment) -> None:
+    assert [signed_in(environment, host) for host in (APP, LISTED, SIBLING, EVIL)] == [
+        "true",
+        "true",
+        "hidden",
+        "hidden",
+    ]
 
 
-def test_no_application_plants_or_ends_the_session(world: World) -> None:
+def test_no_application_plants_or_ends_the_session(environment: Environment) -> None:
     name = "__Host-Http-session"
     fields = [f"Set-Cookie: {name}={value}; Path=/; Secure; HttpOnly" for value in ("planted", "; Max-Age=0")]
     fields += ['Clear-Site-Data: "*"', 'Clear-Site-Data: "cookies"', "Content-Type: text/html"]
-    world.upstream.on("/plain/clearing", answer(200, fields, PAGE))
-    before = [cookie["value"] for cookie in world.browser.cookies() if cookie["name"] == name]
-    world.browser.go(f"{world.at(APP)}/plain/clearing")
-    assert [cookie["value"] for cookie in world.browser.cookies() if cookie["name"] == name] == before
-    assert signed_in(world, APP) == "true"
+    environment.upstream.on("/plain/clearing", answer(200, fields, PAGE))
+    before = [cookie["value"] for cookie in environment.browser.cookies() if cookie["name"] == name]
+    environment.browser.go(f"{environment.at(APP)}/plain/clearing")
+    assert [cookie["value"] for cookie in environment.browser.cookies() if cookie["name"] == name] == before
+    assert signed_in(environment, APP) == "true"
 
 
-def signed_in(world: World, host: str) -> str:
+def signed_in(environment: Environment, host: str) -> str:
     """The answer of GET /auth/session to a page of this host, "hidden" where the browser keeps it from the page."""
-    world.browser.go(f"{world.at(host)}/page")
-    url = f"{world.at(APP)}/auth/session"
+    environment.browser.go(f"{environment.at(host)}/page")
+    url = f"{environment.at(APP)}/auth/session"
     answered = f"fetch('{url}', {{credentials: 'include'}}).then(r => r.json()).then(s => String(s.signed_in))"
-    before = len(world.gateway.log())
-    answer = str(world.browser.run(f"{answered}.catch(() => 'hidden')", wait=True))
+    before = len(environment.gateway.log())
+    answer = str(environment.browser.run(f"{answered}.catch(() => 'hidden')", wait=True))
     # The line of this request can follow its answer, and must not count as one of the next test.
-    eventually(lambda: '"/auth/session"' in world.gateway.log()[before:], timeout=20)
+    eventually(lambda: '"/auth/session"' in environment.gateway.log()[before:], timeout=20)
     return answer

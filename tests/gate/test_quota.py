@@ -85,13 +85,13 @@ def test_a_bucket_only_ever_leaks_while_time_passes(quota: Quota, level: float, 
 def test_the_rate_limit_fields_are_true(quota: Quota, level: float) -> None:
     """The announced number passes now, and at least one more after the announced seconds."""
     filled = quota.with_one_more(level * quota.requests, 0.0, 0.0)
-    told, wait = quota.remaining(filled), quota.wait(filled)
+    remaining, wait = quota.remaining(filled), quota.wait(filled)
     held = filled if filled <= quota.full else filled - 1.0
-    assert 0 <= told < quota.requests or (quota.requests == 1 and told == 0)
-    assert held + told <= quota.full
-    assert held + told + 1 > quota.full or told == quota.requests - 1
+    assert 0 <= remaining < quota.requests or (quota.requests == 1 and remaining == 0)
+    assert held + remaining <= quota.full
+    assert held + remaining + 1 > quota.full or remaining == quota.requests - 1
     assert wait >= 1
-    assert quota.with_one_more(held + told, 0.0, float(wait)) <= quota.full
+    assert quota.with_one_more(held + remaining, 0.0, float(wait)) <= quota.full
 
 
 @pytest.mark.parametrize(

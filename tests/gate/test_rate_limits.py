@@ -125,8 +125,8 @@ def test_responses_carry_the_state_of_the_limit(
 ) -> None:
     made = policy_of([{"path": "/x", "name": "limited", "rate_limit": settings}])
     limit = limit_of(Limits(made.routes, clock=Clock()), made)
-    told = [counted(limit, user_id).fields for _ in range(requests)][-1]
-    assert told == ((b"ratelimit-policy", policy), (b"ratelimit", state))
+    fields = [counted(limit, user_id).fields for _ in range(requests)][-1]
+    assert fields == ((b"ratelimit-policy", policy), (b"ratelimit", state))
     assert POLICY.fullmatch(policy) and STATE.fullmatch(state)
 
 

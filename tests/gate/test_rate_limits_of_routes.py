@@ -204,12 +204,12 @@ def test_pipelined_requests_are_counted_one_by_one(gateway: Gateway, upstream: R
 
 def test_every_response_carries_the_state_of_the_limit(gateway: Gateway, upstream: RecordingUpstream) -> None:
     user = gateway.newcomer()
-    told = []
+    responses = []
     for _ in range(5):
         found = gateway.get("/counted/user/1", user.line)
-        told.append((found.status, found.value("ratelimit"), found.value("retry-after")))
+        responses.append((found.status, found.value("ratelimit"), found.value("retry-after")))
         assert found.value("ratelimit-policy") == b'"user";q=4;w=3600'
-    assert told == [
+    assert responses == [
         (200, b'"user";r=3;t=900', None),
         (200, b'"user";r=2;t=900', None),
         (200, b'"user";r=1;t=900', None),

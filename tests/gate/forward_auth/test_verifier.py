@@ -61,7 +61,7 @@ VALUES = st.one_of(
 
 
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=7))
-def test_CVE_2021_32637_only_public_paths_are_allowed_for_any_question(said: list[tuple[str, bytes]]) -> None:
+def test_CVE_2021_32637_only_public_paths_are_allowed_for_any_question(forwarded: list[tuple[str, bytes]]) -> None:
     """No bytes in any field cause an exception, or allow a request that no rule opens."""
     routes = [
         Route(name="open", shape=parse_pattern("/public/**"), methods=None, upstream="web", authentication="none")
@@ -72,12 +72,12 @@ def test_CVE_2021_32637_only_public_paths_are_allowed_for_any_question(said: lis
         directory=None,  # type: ignore[arg-type]
         limits=Limits(),
     )
-    verdict = Verifier(IDENTITY).ask(gate, admission_of([(b"Host", b"a"), *((n.encode(), v) for n, v in said)]))
+    verdict = Verifier(IDENTITY).ask(gate, admission_of([(b"Host", b"a"), *((n.encode(), v) for n, v in forwarded)]))
     assert isinstance(verdict, Verdict)
     outcome = verdict.outcome
     if isinstance(outcome, Refusal):
-        assert outcome.code != "internal_error", said
+        assert outcome.code != "internal_error", forwarded
         return
     assert outcome.status == 200
     (path,) = [value for name, value in outcome.fields if name == b"x-gateway-path"]
-    assert path == b"/public" or path.startswith(b"/public/"), said
+    assert path == b"/public" or path.startswith(b"/public/"), forwarded
