@@ -96,12 +96,12 @@ def refused(tokens: Tokens, credential: str | bytes) -> str:
 def test_an_issued_token_has_the_expected_claims_and_is_accepted() -> None:
     tokens = make()
     issued = tokens.issue(user_id="u1", session_id="s1", roles=["admin"])
-    said = claims_of(issued.token)
+    issued_claims = claims_of(issued.token)
     assert header_of(issued.token) == {"alg": "ES256", "kid": "k1", "typ": "at+jwt"}
-    assert said == claims(jti=said["jti"])
+    assert issued_claims == claims(jti=issued_claims["jti"])
     assert (issued.expires_in, issued.expires_at) == (900, NOW + 900)
     verified = tokens.verify(issued.token.encode())
-    assert verified == Claims("u1", "s1", NOW + 900, NOW, said["jti"], "gateway", signed_by=tokens.keys.signer)
+    assert verified == Claims("u1", "s1", NOW + 900, NOW, issued_claims["jti"], "gateway", signed_by=tokens.keys.signer)
 
 
 def test_every_token_has_an_id_of_its_own() -> None:

@@ -128,7 +128,7 @@ async def test_an_uncached_credential_is_looked_up(tokens: Tokens) -> None:
 # ---- at the gate
 
 
-class Rig:
+class Harness:
     """A gate with users in memory, API keys, and one issuer."""
 
     def __init__(self, tokens: Tokens, folder: Path) -> None:
@@ -162,84 +162,84 @@ class Rig:
 
 
 @pytest.fixture
-def rig(tokens: Tokens, tmp_path: Path) -> Rig:
-    return Rig(tokens, tmp_path)
+def harness(tokens: Tokens, tmp_path: Path) -> Harness:
+    return Harness(tokens, tmp_path)
 
 
-async def test_concurrent_lookups_of_a_credential_are_one(rig: Rig) -> None:
-    waiting = rig.gate.admit(rig.head("/api/x", KEY))
+async def test_concurrent_lookups_of_a_credential_are_one(harness: Harness) -> None:
+    waiting = harness.gate.admit(harness.head("/api/x", KEY))
     assert isinstance(waiting, PendingDecision) and waiting.credential == KEY and waiting.claims is None
-    admission = await rig.gate.resolve(waiting)
+    admission = await harness.gate.resolve(waiting)
     assert isinstance(admission, Admission) and admission.principal is not None
     assert (admission.principal.id, admission.principal.roles) == ("u1", frozenset({"user"}))
-    again = rig.gate.admit(rig.head("/api/x", KEY))
+    again = harness.gate.admit(harness.head("/api/x", KEY))
     assert isinstance(again, Admission) and again.principal is admission.principal
 
 
-async def test_a_key_of_an_administrator_has_the_role_only_if_it_lists_it(rig: Rig) -> None:
+async def test_a_key_of_an_administrator_has_the_role_only_if_it_lists_it(harness: Harness) -> None:
     for _ in range(2):  # first verified, then cached
-        refusal = await rig.decide("/admin/x")
+        refusal = await harness.decide("/admin/x")
         assert isinstance(refusal, Refusal) and refusal.code == "forbidden" and refusal.route
 
 
-async def test_the_roles_of_an_issuers_token_are_its_own(rig: Rig) -> None:
-    admission = await rig.decide("/api/x", issued_by("https://idp/"))
+async def test_the_roles_of_an_issuers_token_are_its_own(harness: Harness) -> None:
+    admission = await harness.decide("/api/x", issued_by("https://idp/"))
     assert (admission.principal.id, admission.principal.email) == ("idp|bob", "bob@idp")
-    assert (await rig.decide("/admin/x", issued_by("https://idp/"))).code == "forbidden"
+    assert (await harness.decide("/admin/x", issued_by("https://idp/"))).code == "forbidden"
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_a_bad_credential_is_refused_or_anonymous(rig: Rig, known: bool) -> None:
+async def test_a_bad_credential_is_refused_or_anonymous(harness: Harness, known: bool) -> None:
     if known:
-        rig.keys.finds.clear()
+        harness.keys.finds.clear()
     else:
-        rig.keys.finds[KEY] = None  # type: ignore[assignment]
-    refusal = await rig.decide("/api/x")
+        harness.keys.finds[KEY] = None  # type: ignore[assignment]
+    refusal = await harness.decide("/api/x")
     assert isinstance(refusal, Refusal) and (refusal.code, refusal.presented) == ("token_invalid", True)
-    admission = await rig.decide("/optional/x")
+    admission = await harness.decide("/optional/x")
     assert isinstance(admission, Admission) and admission.principal is None and admission.claims is None
 
 
 @pytest.mark.parametrize("path", ["/api/x", "/optional/x"])
-async def test_a_store_that_is_down_admits_no_one(rig: Rig, path: str) -> None:
-    rig.keys.out = True
-    assert (await rig.decide(path)).code == "storage_unavailable"
+async def test_a_store_that_is_down_admits_no_one(harness: Harness, path: str) -> None:
+    harness.keys.out = True
+    assert (await harness.decide(path)).code == "storage_unavailable"
 
 
-async def test_a_failure_on_the_way_is_a_refusal(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failure_on_the_way_is_a_refusal(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(_: bytes) -> Claims:
         raise KeyError("broken")
 
-    monkeypatch.setattr(rig.keys, "ask", broken)
+    monkeypatch.setattr(harness.keys, "ask", broken)
     for path in ("/api/x", "/optional/x"):
-        assert (await rig.decide(path)).code == "internal_error"
+        assert (await harness.decide(path)).code == "internal_error"
 
 
-async def test_a_lasting_admission_ends_with_its_key(rig: Rig) -> None:
-    admission = await rig.decide("/api/x")
-    assert rig.gate.recheck(admission) is None
-    changed = rig.store.change("u1", ended_sessions=frozenset(["key-1"]))
-    rig.directory.forget("u1", changed.version)
-    waiting = rig.gate.recheck(admission)
+async def test_a_lasting_admission_ends_with_its_key(harness: Harness) -> None:
+    admission = await harness.decide("/api/x")
+    assert harness.gate.recheck(admission) is None
+    changed = harness.store.change("u1", ended_sessions=frozenset(["key-1"]))
+    harness.directory.forget("u1", changed.version)
+    waiting = harness.gate.recheck(admission)
     assert isinstance(waiting, PendingDecision)
-    refusal = await rig.gate.resolve_recheck(waiting)
+    refusal = await harness.gate.resolve_recheck(waiting)
     assert refusal is not None and refusal.code == "token_revoked"
-    verdict = rig.gate.recheck(admission)
+    verdict = harness.gate.recheck(admission)
     assert isinstance(verdict, Refusal) and verdict.code == "token_revoked"
 
 
-async def test_a_lasting_admission_of_a_narrowed_principal_outlives_other_changes(rig: Rig) -> None:
-    admission = await rig.decide("/api/x")
-    rig.directory.forget("u1", rig.store.change("u1", email="new@example.com").version)
-    waiting = rig.gate.recheck(admission)
-    assert isinstance(waiting, PendingDecision) and await rig.gate.resolve_recheck(waiting) is None
-    assert rig.gate.recheck(admission) is None
+async def test_a_lasting_admission_of_a_narrowed_principal_outlives_other_changes(harness: Harness) -> None:
+    admission = await harness.decide("/api/x")
+    harness.directory.forget("u1", harness.store.change("u1", email="new@example.com").version)
+    waiting = harness.gate.recheck(admission)
+    assert isinstance(waiting, PendingDecision) and await harness.gate.resolve_recheck(waiting) is None
+    assert harness.gate.recheck(admission) is None
 
 
-async def test_a_lasting_admission_ends_when_its_issuers_subject_is_blocked(rig: Rig) -> None:
-    admission = await rig.decide("/api/x", issued_by("https://idp/"))
-    rig.directory.forget("idp|bob", rig.store.change("idp|bob", is_active=False).version)
-    waiting = rig.gate.recheck(admission)
+async def test_a_lasting_admission_ends_when_its_issuers_subject_is_blocked(harness: Harness) -> None:
+    admission = await harness.decide("/api/x", issued_by("https://idp/"))
+    harness.directory.forget("idp|bob", harness.store.change("idp|bob", is_active=False).version)
+    waiting = harness.gate.recheck(admission)
     assert isinstance(waiting, PendingDecision)
-    refusal = await rig.gate.resolve_recheck(waiting)
+    refusal = await harness.gate.resolve_recheck(waiting)
     assert refusal is not None and refusal.code == "user_inactive"

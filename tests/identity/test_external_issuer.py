@@ -170,16 +170,16 @@ ROLES: list[tuple[str | tuple[str, ...] | None, Any, set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("path", "said", "mapped"), ROLES)
+@pytest.mark.parametrize(("path", "own_claims", "mapped"), ROLES)
 def test_roles_are_those_that_the_map_names(
-    path: str | tuple[str, ...] | None, said: dict[str, Any], mapped: set[str]
+    path: str | tuple[str, ...] | None, own_claims: dict[str, Any], mapped: set[str]
 ) -> None:
-    found = make(roles_claim=path).known(signed(**said))
+    found = make(roles_claim=path).known(signed(**own_claims))
     assert found is not None and found.roles == frozenset(mapped)
 
 
 @pytest.mark.parametrize(
-    ("said", "email"),
+    ("own_claims", "email"),
     [
         ({}, ""),
         ({"email": "b@idp"}, "b@idp"),
@@ -190,8 +190,8 @@ def test_roles_are_those_that_the_map_names(
         ({"email": "b@idp", "email_verified": 0}, ""),
     ],
 )
-def test_an_address_that_its_issuer_has_not_verified_is_none(said: dict[str, Any], email: str) -> None:
-    found = make().known(signed(**said))
+def test_an_address_that_its_issuer_has_not_verified_is_none(own_claims: dict[str, Any], email: str) -> None:
+    found = make().known(signed(**own_claims))
     assert found is not None and found.email == email
 
 

@@ -38,7 +38,7 @@ async def test_a_document_comes_with_the_time_it_may_be_used() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"),
+    ("value", "seconds"),
     [
         ("", None),
         ("public", None),
@@ -57,8 +57,8 @@ async def test_a_document_comes_with_the_time_it_may_be_used() -> None:
     ],
 )
 @respx.mock
-async def test_cache_control_is_read_as_it_is_meant(said: str, seconds: float | None) -> None:
-    respx.get(ADDRESS).respond(200, content=b"{}", headers={"Cache-Control": said} if said else {})
+async def test_cache_control_is_read_as_it_is_meant(value: str, seconds: float | None) -> None:
+    respx.get(ADDRESS).respond(200, content=b"{}", headers={"Cache-Control": value} if value else {})
     assert (await fetch(ADDRESS)).max_age == seconds
 
 

@@ -44,7 +44,7 @@ def middle(low: float, high: float) -> float:
     return (low + high) / 2
 
 
-class Rig:
+class Harness:
     def __init__(self, *kids: str, chance: Callable[[float, float], float] = middle) -> None:
         self.clock = Clock()
         self.server = Server(*kids)
@@ -65,11 +65,11 @@ class Rig:
 
 
 async def test_keys_are_fetched_at_the_first_tick_and_not_before() -> None:
-    rig = Rig("k1")
-    assert rig.server.asked == 0 and not rig.known("k1")
-    await rig.tick()
-    assert rig.server.asked == 1 and rig.known("k1")
-    assert rig.keys.get("k1", "RS256") == ()
+    harness = Harness("k1")
+    assert harness.server.asked == 0 and not harness.known("k1")
+    await harness.tick()
+    assert harness.server.asked == 1 and harness.known("k1")
+    assert harness.keys.get("k1", "RS256") == ()
 
 
 @pytest.mark.parametrize(
@@ -77,27 +77,27 @@ async def test_keys_are_fetched_at_the_first_tick_and_not_before() -> None:
     [(None, USUAL_AGE), (0.0, LEAST_AGE), (1.0, LEAST_AGE), (300.0, 300.0), (10**8, MOST_AGE)],
 )
 async def test_they_are_renewed_before_they_are_stale(max_age: float | None, age: float) -> None:
-    rig = Rig("k1")
-    rig.server.max_age = max_age
-    await rig.tick()
-    await rig.tick(age * 0.69)
-    assert rig.server.asked == 1
-    await rig.tick(age * 0.12)
-    assert rig.server.asked == 2
+    harness = Harness("k1")
+    harness.server.max_age = max_age
+    await harness.tick()
+    await harness.tick(age * 0.69)
+    assert harness.server.asked == 1
+    await harness.tick(age * 0.12)
+    assert harness.server.asked == 2
 
 
 async def test_a_renewal_fails_no_verification_while_it_runs() -> None:
-    rig = Rig("k1")
-    await rig.tick()
-    rig.server.answering.clear()
-    await rig.tick(USUAL_AGE)
-    assert rig.known("k1") and rig.server.asked == 2
-    await rig.tick(USUAL_AGE)
-    assert rig.server.asked == 2  # one at a time
-    rig.server.kids = ("k2",)
-    rig.server.answering.set()
+    harness = Harness("k1")
+    await harness.tick()
+    harness.server.answering.clear()
+    await harness.tick(USUAL_AGE)
+    assert harness.known("k1") and harness.server.asked == 2
+    await harness.tick(USUAL_AGE)
+    assert harness.server.asked == 2  # one at a time
+    harness.server.kids = ("k2",)
+    harness.server.answering.set()
     await settle()
-    assert rig.known("k2") and not rig.known("k1") and rig.losses == 1
+    assert harness.known("k2") and not harness.known("k1") and harness.losses == 1
 
 
 FAILURES: list[Callable[[Server], Any]] = [
@@ -110,126 +110,128 @@ FAILURES: list[Callable[[Server], Any]] = [
 
 @pytest.mark.parametrize("fail", FAILURES)
 async def test_keys_outlast_an_outage_of_the_issuer(fail: Callable[[Server], Any]) -> None:
-    rig = Rig("k1")
-    await rig.tick()
-    fail(rig.server)
+    harness = Harness("k1")
+    await harness.tick()
+    fail(harness.server)
     for _ in range(100):
-        await rig.tick(MOST_AGE)
-    assert rig.known("k1") and rig.losses == 0
-    rig.server.error = rig.server.text = None
-    rig.server.kids = ("k2",)
-    await rig.tick(31.0)
-    assert rig.known("k2") and not rig.known("k1")
+        await harness.tick(MOST_AGE)
+    assert harness.known("k1") and harness.losses == 0
+    harness.server.error = harness.server.text = None
+    harness.server.kids = ("k2",)
+    await harness.tick(31.0)
+    assert harness.known("k2") and not harness.known("k1")
 
 
 async def test_an_issuer_that_is_out_is_asked_again_soon_and_then_less_often() -> None:
-    rig = Rig("k1")
-    rig.server.error = FetchFailed("refused")
+    harness = Harness("k1")
+    harness.server.error = FetchFailed("refused")
     for _ in range(600):
-        await rig.tick(0.5)
-    assert 10 <= rig.server.asked <= 20
-    rig.server.error = None
-    await rig.tick(30.0)
-    assert rig.known("k1")
+        await harness.tick(0.5)
+    assert 10 <= harness.server.asked <= 20
+    harness.server.error = None
+    await harness.tick(30.0)
+    assert harness.known("k1")
 
 
 async def test_each_failure_is_logged_with_its_reason_and_the_end_of_an_outage_as_well(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    rig = Rig("k1")
-    await rig.tick()
+    harness = Harness("k1")
+    await harness.tick()
     with caplog.at_level(logging.WARNING, "gateway.issuers"):
         for reason in ("answered 503", "answered 503", "ConnectError"):
-            rig.server.error = FetchFailed(reason)
-            await rig.tick(MOST_AGE)
-        rig.server.error = None
-        await rig.tick(MOST_AGE)
-    said = [record.getMessage() for record in caplog.records]
-    assert [line.partition("(")[2].partition(")")[0] for line in said[:3]] == ["answered 503"] * 2 + ["ConnectError"]
-    assert "1 earlier keys" in said[0]
-    assert len(said) == 4 and "again" in said[3]
+            harness.server.error = FetchFailed(reason)
+            await harness.tick(MOST_AGE)
+        harness.server.error = None
+        await harness.tick(MOST_AGE)
+    messages = [record.getMessage() for record in caplog.records]
+    assert [line.partition("(")[2].partition(")")[0] for line in messages[:3]] == ["answered 503"] * 2 + [
+        "ConnectError"
+    ]
+    assert "1 earlier keys" in messages[0]
+    assert len(messages) == 4 and "again" in messages[3]
 
 
 async def test_an_issuer_without_usable_keys_is_believed_and_named(caplog: pytest.LogCaptureFixture) -> None:
-    rig = Rig("k1")
-    await rig.tick()
-    rig.server.kids = ()
-    await rig.tick(USUAL_AGE)
-    assert not rig.known("k1") and rig.losses == 1 and "no usable key" in caplog.text
+    harness = Harness("k1")
+    await harness.tick()
+    harness.server.kids = ()
+    await harness.tick(USUAL_AGE)
+    assert not harness.known("k1") and harness.losses == 1 and "no usable key" in caplog.text
 
 
 # ---- unknown keys
 
 
 async def test_an_unknown_key_is_asked_for_at_most_every_thirty_seconds() -> None:
-    rig = Rig("k1")
-    await rig.tick()
+    harness = Harness("k1")
+    await harness.tick()
     assert COOLDOWN == 30.0
     for second in range(60):
-        rig.clock.now += 1.0
-        if rig.keys.may_be_asked:
-            await rig.keys.ask()
+        harness.clock.now += 1.0
+        if harness.keys.may_be_asked:
+            await harness.keys.ask()
             assert second in (0, 30)
-        await rig.keys.ask()  # callers that skip the check cause no further fetch either
-    assert rig.server.asked == 3
+        await harness.keys.ask()  # callers that skip the check cause no further fetch either
+    assert harness.server.asked == 3
 
 
 async def test_a_new_key_is_known_as_soon_as_a_token_uses_it() -> None:
-    rig = Rig("k1")
-    await rig.tick()
-    rig.server.kids = ("k2", "k1")
-    assert rig.keys.may_be_asked
-    await rig.keys.ask()
-    assert rig.known("k1", "k2") and rig.losses == 0 and not rig.keys.may_be_asked
+    harness = Harness("k1")
+    await harness.tick()
+    harness.server.kids = ("k2", "k1")
+    assert harness.keys.may_be_asked
+    await harness.keys.ask()
+    assert harness.known("k1", "k2") and harness.losses == 0 and not harness.keys.may_be_asked
 
 
 async def test_all_waiting_callers_share_one_fetch() -> None:
-    rig = Rig("k1")
-    rig.server.answering.clear()
-    rig.keys.tick(rig.clock.now)  # the first fetch is in progress
-    askers = [asyncio.create_task(rig.keys.ask()) for _ in range(50)]
+    harness = Harness("k1")
+    harness.server.answering.clear()
+    harness.keys.tick(harness.clock.now)  # the first fetch is in progress
+    askers = [asyncio.create_task(harness.keys.ask()) for _ in range(50)]
     await settle()
     askers[0].cancel()
     await settle()
-    assert rig.keys.may_be_asked and rig.server.asked == 1 and not any(asker.done() for asker in askers[1:])
-    rig.server.answering.set()
+    assert harness.keys.may_be_asked and harness.server.asked == 1 and not any(asker.done() for asker in askers[1:])
+    harness.server.answering.set()
     await asyncio.gather(*askers[1:])
-    assert rig.server.asked == 1 and rig.known("k1")
+    assert harness.server.asked == 1 and harness.known("k1")
 
 
 async def test_waiting_for_a_renewal_costs_no_fetch() -> None:
-    rig = Rig("k1")
-    rig.server.answering.clear()
-    rig.keys.tick(rig.clock.now)
-    asker = asyncio.create_task(rig.keys.ask())
+    harness = Harness("k1")
+    harness.server.answering.clear()
+    harness.keys.tick(harness.clock.now)
+    asker = asyncio.create_task(harness.keys.ask())
     await settle()
-    rig.server.answering.set()
+    harness.server.answering.set()
     await asker
-    assert rig.keys.may_be_asked
+    assert harness.keys.may_be_asked
 
 
 async def test_an_issuer_that_is_down_is_no_error_for_waiting_callers() -> None:
-    rig = Rig("k1")
-    rig.server.error = FetchFailed("refused")
-    await rig.keys.ask()
-    assert not rig.known("k1") and not rig.keys.may_be_asked
+    harness = Harness("k1")
+    harness.server.error = FetchFailed("refused")
+    await harness.keys.ask()
+    assert not harness.known("k1") and not harness.keys.may_be_asked
 
 
 async def test_closing_releases_waiting_callers() -> None:
-    rig = Rig("k1")
-    rig.server.answering.clear()
-    asker = asyncio.create_task(rig.keys.ask())
+    harness = Harness("k1")
+    harness.server.answering.clear()
+    asker = asyncio.create_task(harness.keys.ask())
     await settle()
-    rig.keys.close()
+    harness.keys.close()
     async with asyncio.timeout(1):
         await asker
-    await rig.tick(MOST_AGE)
-    assert rig.server.asked == 1
+    await harness.tick(MOST_AGE)
+    assert harness.server.asked == 1
 
 
 async def test_replicas_do_not_ask_all_at_once() -> None:
-    rigs = [Rig("k1", chance=Random(seed).uniform) for seed in range(20)]
-    for rig in rigs:
-        await rig.tick()
-        await rig.tick(USUAL_AGE * 0.75)
-    assert {rig.server.asked for rig in rigs} == {1, 2}
+    rigs = [Harness("k1", chance=Random(seed).uniform) for seed in range(20)]
+    for harness in rigs:
+        await harness.tick()
+        await harness.tick(USUAL_AGE * 0.75)
+    assert {harness.server.asked for harness in rigs} == {1, 2}
