@@ -133,9 +133,12 @@ def test_a_deleted_key_is_refused_on_every_replica_within_100_ms(
         key = make(deployment.first, owner)
         for gateway in deployment.all:
             call(gateway, upstream, key)
-        told, other = deployment.all[number % len(deployment.all)], deployment.all[-1 - number % len(deployment.all)]
-        since = delete(told, owner, key)
-        assert get(told, key).refused() == (401, "token_revoked")
+        deleting, other = (
+            deployment.all[number % len(deployment.all)],
+            deployment.all[-1 - number % len(deployment.all)],
+        )
+        since = delete(deleting, owner, key)
+        assert get(deleting, key).refused() == (401, "token_revoked")
         eventually(
             lambda other, key: get(other, key).refused() == (401, "token_revoked"),
             other,

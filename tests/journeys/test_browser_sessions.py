@@ -50,12 +50,17 @@ def test_a_browser_signs_in_calls_and_signs_out(
     answer = browser.sign_in(account.email)
     assert answer.value("set-cookie") == f"{COOKIE}={browser.cookie}{ATTRIBUTES}".encode()
     assert re.fullmatch("gws_[0-9A-Za-z]{38}", browser.cookie or "")
-    told = answer.json()
-    assert told == browser.session() | {"idle_until": told["idle_until"]}
-    assert (told["signed_in"], told["acr"], told["amr"], told["methods"]) == (True, "aal1", ["pwd"], ["password"])
-    assert told["user"]["id"] == account.id and told["user"]["email"] == account.email
-    assert (told["user"]["email_verified"], told["user"]["has_password"]) == (False, True)
-    life = datetime.fromisoformat(told["expires_at"]) - datetime.fromisoformat(told["authenticated_at"])
+    session = answer.json()
+    assert session == browser.session() | {"idle_until": session["idle_until"]}
+    assert (session["signed_in"], session["acr"], session["amr"], session["methods"]) == (
+        True,
+        "aal1",
+        ["pwd"],
+        ["password"],
+    )
+    assert session["user"]["id"] == account.id and session["user"]["email"] == account.email
+    assert (session["user"]["email_verified"], session["user"]["has_password"]) == (False, True)
+    life = datetime.fromisoformat(session["expires_at"]) - datetime.fromisoformat(session["authenticated_at"])
     assert round(life.total_seconds()) == 7 * 86400
     assert b"gws_" not in answer.body and b"access_token" not in answer.body
     for gateway in deployment.all:
@@ -64,7 +69,7 @@ def test_a_browser_signs_in_calls_and_signs_out(
         assert received.values("cookie") == [b"theme=dark"]
         assert browser.at(gateway).get("/auth/me").json()["id"] == account.id
     (listed,) = [each for each in browser.get("/auth/sessions").json()["sessions"] if each["is_current"]]
-    assert (listed["id"], listed["kind"]) == (told["id"], "browser")
+    assert (listed["id"], listed["kind"]) == (session["id"], "browser")
     before, ended = browser.at(deployment.first), browser.sign_out()
     assert (ended.status, browser.cookie) == (204, None)
     assert ended.value("set-cookie") == f"{COOKIE}={ATTRIBUTES}; Max-Age=0".encode()

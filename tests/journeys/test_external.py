@@ -9,7 +9,7 @@ import pytest
 
 from tests.journeys.conftest import USER_TTL
 from tests.journeys.deployments import Deployment, Replicated
-from tests.journeys.test_lasting import PLACES, WITHIN, Lasting, scripted
+from tests.journeys.test_lasting import PLACES, WITHIN, LongConnections, scripted
 from tests.support.issuers import Issuer
 from tests.support.processes import Account, Gateway
 from tests.support.recording import RecordingUpstream
@@ -67,8 +67,8 @@ def test_streams_end_within_a_second_of_a_block(
 ) -> None:
     account, bystander = subject_of(idp), subject_of(idp)
     with (
-        Lasting(deployment, account, PLACES["user"]) as lasting,
-        Lasting(deployment, bystander, PLACES["user"]) as others,
+        LongConnections(deployment, account, PLACES["user"]) as lasting,
+        LongConnections(deployment, bystander, PLACES["user"]) as others,
     ):
         since = deployment.command("users", "block", account.id)
         lasting.over(since, deployment.propagation + WITHIN, 1008, "user_inactive")
@@ -78,7 +78,7 @@ def test_streams_end_within_a_second_of_a_block(
 def test_streams_end_with_their_token(deployment: Deployment, idp: Issuer, scripted: RecordingUpstream) -> None:
     leeway, expires = 5, int(time.time()) - 2
     account = subject_of(idp, exp=expires)
-    with Lasting(deployment, account, PLACES["user"]) as lasting:
+    with LongConnections(deployment, account, PLACES["user"]) as lasting:
         lasting.over(time.monotonic() + expires + leeway - time.time(), WITHIN, 1008, "token_expired")
         assert time.time() >= expires + leeway, "not a moment too early"
 

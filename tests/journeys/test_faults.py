@@ -174,7 +174,7 @@ class Seen:
 def travel(both: tuple[Gateway, ...], seen: Seen, stop: threading.Event) -> None:
     """Register, call, refresh, change the password and log out, repeatedly and on alternating replicas."""
 
-    def told(name: str, good: int, work: Callable[[], Answer]) -> Answer | None:
+    def attempt(name: str, good: int, work: Callable[[], Answer]) -> Answer | None:
         begun = time.monotonic()
         try:
             answer = work()
@@ -189,20 +189,20 @@ def travel(both: tuple[Gateway, ...], seen: Seen, stop: threading.Event) -> None
     def journey(here: Gateway, there: Gateway) -> None:
         email = f"traveller-{secrets.token_hex(8)}@example.com"
         body = {"email": email, "password": PASSWORD}
-        registered = told("register", 201, lambda: here.post("/auth/register", body))
+        registered = attempt("register", 201, lambda: here.post("/auth/register", body))
         if registered is None:
             return
         seen.accounts[email] = {PASSWORD}
         session = registered.json()
         line = bearer_line(session["access_token"])
-        told("call", 200, lambda: there.get("/api/x", line))
+        attempt("call", 200, lambda: there.get("/api/x", line))
         rotated = {"refresh_token": session["refresh_token"]}
-        told("refresh", 200, lambda: there.post("/auth/refresh", rotated))
-        wanted = {"current_password": PASSWORD, "new_password": ANOTHER}
+        attempt("refresh", 200, lambda: there.post("/auth/refresh", rotated))
+        passwords = {"current_password": PASSWORD, "new_password": ANOTHER}
         seen.accounts[email] = {PASSWORD, ANOTHER}
-        if told("password", 204, lambda: here.post("/auth/password", wanted, line)):
+        if attempt("password", 204, lambda: here.post("/auth/password", passwords, line)):
             seen.accounts[email] = {ANOTHER}
-        if told("logout", 204, lambda: there.post("/auth/logout", b"", line)):
+        if attempt("logout", 204, lambda: there.post("/auth/logout", b"", line)):
             seen.ended.append(session["access_token"])
         seen.journeys += 1
 

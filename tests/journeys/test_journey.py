@@ -44,10 +44,10 @@ def test_register_login_me_and_call(deployment: Deployment, upstream: RecordingU
         for account in (registered, signed_in):
             me = gateway.get("/auth/me", account.line)
             assert me.status == 200
-            told = me.json()
+            user = me.json()
             own = {"email_verified", "has_password", "second_factors"}
-            assert set(told) == {"id", "email", "is_active", "roles", "created_at"} | own
-            assert (told["id"], told["email"], told["is_active"], told["roles"]) == (account.id, email, True, ["user"])
+            assert set(user) == {"id", "email", "is_active", "roles", "created_at"} | own
+            assert (user["id"], user["email"], user["is_active"], user["roles"]) == (account.id, email, True, ["user"])
             received = call(gateway, upstream, account)
             assert received.values("x-user-id") == [account.id.encode()]
             assert received.values("x-user-email") == [email.encode()]
@@ -146,8 +146,8 @@ def test_a_password_set_by_command_ends_all_sessions(deployment: Deployment, ups
     account = deployment.first.newcomer()
     for gateway in deployment.all:
         call(gateway, upstream, account)
-    told = "another good password\n"
-    changed_at = deployment.command("users", "set-password", account.email, "--password-stdin", input=told)
+    password = "another good password\n"
+    changed_at = deployment.command("users", "set-password", account.email, "--password-stdin", input=password)
     soon(deployment, changed_at, lambda gateway: refused(gateway, account) == (401, "token_revoked"))
     call(deployment.second, upstream, deployment.second.login(account.email, "another good password"))
 

@@ -127,7 +127,7 @@ def ticking(exchange_every: float = 0.05) -> Callable[[Exchange], object]:
     return script
 
 
-class Lasting:
+class LongConnections:
     """A WebSocket and an event stream of one account on every gateway of a deployment."""
 
     def __init__(self, deployment: Deployment, account: Account, prefixes: tuple[str, str]) -> None:
@@ -143,7 +143,7 @@ class Lasting:
             self.streams.append(stream)
             threading.Thread(target=stream.read, daemon=True).start()
 
-    def __enter__(self) -> "Lasting":
+    def __enter__(self) -> "LongConnections":
         self.check()
         return self
 
@@ -190,10 +190,13 @@ def test_it_ends_when_access_is_taken_away(deployment: Deployment, scripted: Rec
         deployment.command("users", "set-roles", account.email, "editor")
         for gateway in deployment.all:
             eventually(lambda gateway: gateway.get("/editors/x", account.line).status == 200, gateway)
-    with Lasting(deployment, account, place) as lasting, Lasting(deployment, bystander, PLACES["user"]) as others:
+    with (
+        LongConnections(deployment, account, place) as connections,
+        LongConnections(deployment, bystander, PLACES["user"]) as others,
+    ):
         since = change(deployment, account)
-        told = deployment.propagation if way in BY_COMMAND else 0.0
-        lasting.over(since, told + WITHIN, 1008, reason)
+        delay = deployment.propagation if way in BY_COMMAND else 0.0
+        connections.over(since, delay + WITHIN, 1008, reason)
         others.check()
     eventually(lambda: all(received.link.ended for received in scripted.requests if b"lasting" in received.target))
 
@@ -208,9 +211,12 @@ def test_it_ends_when_the_token_expires(
     expires = int(time.time()) + 2
     token = forge.good(account.token, exp=expires)
     brief = Account(account.id, account.email, token)
-    with Lasting(deployment, brief, PLACES["user"]) as lasting, Lasting(deployment, account, PLACES["user"]) as others:
+    with (
+        LongConnections(deployment, brief, PLACES["user"]) as connections,
+        LongConnections(deployment, account, PLACES["user"]) as others,
+    ):
         since = time.monotonic() + expires - time.time()
-        lasting.over(since, WITHIN, 1008, "token_expired")
+        connections.over(since, WITHIN, 1008, "token_expired")
         assert time.time() >= expires, "not a moment too early"
         others.check()
 
@@ -238,18 +244,18 @@ def test_stores_that_are_out_for_a_moment_end_nothing_and_for_long_everything(
     replicas.mend()
     deployment = replicas.deployment
     account = deployment.first.newcomer()
-    with Lasting(deployment, account, PLACES["user"]) as lasting:
+    with LongConnections(deployment, account, PLACES["user"]) as connections:
         _without_stores(replicas, USER_TTL + 3.0)
         replicas.mend()
-        lasting.check()
-    with Lasting(deployment, account, PLACES["user"]) as lasting:
+        connections.check()
+    with LongConnections(deployment, account, PLACES["user"]) as connections:
         replicas.postgres.stop()
         replicas.valkey.kill()
         try:
             since = time.monotonic()
             time.sleep(USER_TTL + 5.0)
-            lasting.check()
-            lasting.over(since, USER_TTL + 10.0 + 3.0, 1013, "storage_unavailable")
+            connections.check()
+            connections.over(since, USER_TTL + 10.0 + 3.0, 1013, "storage_unavailable")
         finally:
             replicas.postgres.start()
             replicas.valkey.start()

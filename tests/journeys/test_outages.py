@@ -144,8 +144,8 @@ def test_a_redis_that_refuses_writes_keeps_no_disabled_user_in(
     begin, end = REFUSALS[how]
 
     def said_down(gateway: Gateway) -> int:
-        said = SAID.get(how, how)
-        return sum("is down: " in line and said in line for line in gateway.log().splitlines())
+        reason = SAID.get(how, how)
+        return sum("is down: " in line and reason in line for line in gateway.log().splitlines())
 
     before = [said_down(gateway) for gateway in both]  # other files use these gateways too
     with replicas.valkey.client() as client:

@@ -92,8 +92,8 @@ def test_twenty_refreshes_with_one_token_make_one_rotation(pair: Pair) -> None:
 
 def test_a_password_changed_by_two_at_once_is_one_of_the_two(pair: Pair) -> None:
     account = pair[0].newcomer()
-    wanted = iter(["the first new password", "the second new password"] * 10)
-    changes = [{"current_password": PASSWORD, "new_password": next(wanted)} for _ in range(8)]
+    passwords = iter(["the first new password", "the second new password"] * 10)
+    changes = [{"current_password": PASSWORD, "new_password": next(passwords)} for _ in range(8)]
     numbers = iter(range(8))
     answers = at_once(pair, 8, lambda gateway: gateway.post("/auth/password", changes[next(numbers)], account.line))
     assert sum(answer.status == 204 for answer in answers) == 1
