@@ -9,7 +9,7 @@ import sys
 from gateway.gate.admission import RequestHead
 
 
-class Knot:
+class SelfReference:
     """Refers to itself, so that only the garbage collector frees it."""
 
     def __init__(self, held: object) -> None:
@@ -22,7 +22,7 @@ _correct = RequestHead.__init__
 
 def _defective(self: RequestHead, *arguments: object, **options: object) -> None:
     _correct(self, *arguments, **options)  # type: ignore[arg-type]
-    Knot((self, self.fields))
+    SelfReference((self, self.fields))
 
 
 RequestHead.__init__ = _defective  # type: ignore[method-assign]

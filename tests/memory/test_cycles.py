@@ -43,7 +43,7 @@ NAMED = {"named": "localhost", "unknown": "no-such-host.invalid"}  # upstreams t
 SHADOW = {"path": "/public/shadow", "roles": ["admin"], "upstream": "web", "shadow": True}
 
 
-class World:
+class Environment:
     """A gateway in this process and its upstream. `user` presents the token of a plain user."""
 
     def __init__(self, gateway: ServedHere, upstream: RecordingUpstream, database: Path) -> None:
@@ -174,114 +174,130 @@ SCRIPTS = {
     "/sockets-of-anybody/bad": send_bad_frames,
 }
 
-Plays = dict[str, Callable[[World], object]]
+Plays = dict[str, Callable[[Environment], object]]
 
 ANSWERED: Plays = {
-    "plain": lambda world: world.asks("/public/x"),
-    "signed in": lambda world: world.asks("/api/x", world.user),
-    "kept alive": lambda world: world.asks_twice("/api/x", world.user),
-    "large": lambda world: world.asks("/public/x", LARGE),
-    "HEAD": lambda world: world.asks("/public/x", method="HEAD"),
-    "HTTP/1.0": lambda world: world.asks("/public/x", version="1.0"),
-    "upload": lambda world: world.asks("/public/x", method="POST", body=b"x" * 100),
-    "chunked upload": lambda world: world.sends(
+    "plain": lambda environment: environment.asks("/public/x"),
+    "signed in": lambda environment: environment.asks("/api/x", environment.user),
+    "kept alive": lambda environment: environment.asks_twice("/api/x", environment.user),
+    "large": lambda environment: environment.asks("/public/x", LARGE),
+    "HEAD": lambda environment: environment.asks("/public/x", method="HEAD"),
+    "HTTP/1.0": lambda environment: environment.asks("/public/x", version="1.0"),
+    "upload": lambda environment: environment.asks("/public/x", method="POST", body=b"x" * 100),
+    "chunked upload": lambda environment: environment.sends(
         request("/public/x", method="POST", fields=["Transfer-Encoding: chunked"]) + chunked(b"abc", b"d"), "POST"
     ),
-    "in chunks": lambda world: world.asks("/public/chunks"),
-    "with hints": lambda world: world.asks("/public/hints"),
-    "over TLS": lambda world: world.asks("/secure/x"),
-    "OPTIONS that ends here": lambda world: world.asks("/public/x", "Max-Forwards: 0", LARGE, method="OPTIONS"),
-    "TRACE that ends here": lambda world: world.asks("/traced/x", world.user, "Max-Forwards: 0", LARGE, method="TRACE"),
-    "tried in the shadow": lambda world: world.asks("/public/shadow"),
-    "own": lambda world: world.asks("/auth/me", world.user),
-    "ready": lambda world: world.asks("/_gateway/ready"),
+    "in chunks": lambda environment: environment.asks("/public/chunks"),
+    "with hints": lambda environment: environment.asks("/public/hints"),
+    "over TLS": lambda environment: environment.asks("/secure/x"),
+    "OPTIONS that ends here": lambda environment: environment.asks(
+        "/public/x", "Max-Forwards: 0", LARGE, method="OPTIONS"
+    ),
+    "TRACE that ends here": lambda environment: environment.asks(
+        "/traced/x", environment.user, "Max-Forwards: 0", LARGE, method="TRACE"
+    ),
+    "tried in the shadow": lambda environment: environment.asks("/public/shadow"),
+    "own": lambda environment: environment.asks("/auth/me", environment.user),
+    "ready": lambda environment: environment.asks("/_gateway/ready"),
 }
 
 REFUSED: Plays = {
-    "path": lambda world: world.asks("/public/%2e%2e/x", LARGE),
-    "host": lambda world: world.asks("/public/x", host="a b"),
-    "no host": lambda world: world.asks("/public/x", host=None),
-    "no token": lambda world: world.asks("/api/x", LARGE),
-    "bad token": lambda world: world.asks("/api/x", "Authorization: Bearer bad"),
-    "malformed API key": lambda world: world.asks("/api/x", "Authorization: Bearer gwk_" + "a" * 38),
-    "unknown API key": lambda world: world.asks("/api/x", bearer(new_key())),
-    "bad token, optional": lambda world: world.asks("/optional/x", "Authorization: Bearer bad"),
-    "role": lambda world: world.asks("/admin/x", world.user),
-    "route": lambda world: world.asks("/nowhere"),
-    "method": lambda world: world.asks("/methods/x", method="DELETE"),
-    "limit": lambda world: world.asks("/limited/x"),
-    "large body": lambda world: world.asks("/small/x", method="POST", body=b"x" * 5000),
-    "large chunked body": lambda world: world.sends(
+    "path": lambda environment: environment.asks("/public/%2e%2e/x", LARGE),
+    "host": lambda environment: environment.asks("/public/x", host="a b"),
+    "no host": lambda environment: environment.asks("/public/x", host=None),
+    "no token": lambda environment: environment.asks("/api/x", LARGE),
+    "bad token": lambda environment: environment.asks("/api/x", "Authorization: Bearer bad"),
+    "malformed API key": lambda environment: environment.asks("/api/x", "Authorization: Bearer gwk_" + "a" * 38),
+    "unknown API key": lambda environment: environment.asks("/api/x", bearer(new_key())),
+    "bad token, optional": lambda environment: environment.asks("/optional/x", "Authorization: Bearer bad"),
+    "role": lambda environment: environment.asks("/admin/x", environment.user),
+    "route": lambda environment: environment.asks("/nowhere"),
+    "method": lambda environment: environment.asks("/methods/x", method="DELETE"),
+    "limit": lambda environment: environment.asks("/limited/x"),
+    "large body": lambda environment: environment.asks("/small/x", method="POST", body=b"x" * 5000),
+    "large chunked body": lambda environment: environment.sends(
         request("/small/x", method="POST", fields=["Transfer-Encoding: chunked"]) + chunked(b"x" * 5000), "POST"
     ),
-    "malformed": lambda world: world.sends(b"GET / HTTP/1.1\r\nbad line\r\n\r\n"),
-    "unknown method": lambda world: world.asks("/public/x", method="UNHEARD"),
-    "CONNECT": lambda world: world.sends(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n"),
-    "coding": lambda world: world.asks("/public/x", "Transfer-Encoding: gzip, chunked"),
-    "bad chunk": lambda world: world.leaves(request("/public/x", fields=["Transfer-Encoding: chunked"]) + b"zz\r\n"),
-    "large head": lambda world: world.asks("/public/x", "X: " + "x" * 40_000),
-    "WebSocket": lambda world: world.sends(handshake("/public/x")),
-    "WebSocket without token": lambda world: world.sends(handshake("/sockets/x")),
-    "WebSocket of another page": lambda world: world.sends(
+    "malformed": lambda environment: environment.sends(b"GET / HTTP/1.1\r\nbad line\r\n\r\n"),
+    "unknown method": lambda environment: environment.asks("/public/x", method="UNHEARD"),
+    "CONNECT": lambda environment: environment.sends(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n"),
+    "coding": lambda environment: environment.asks("/public/x", "Transfer-Encoding: gzip, chunked"),
+    "bad chunk": lambda environment: environment.leaves(
+        request("/public/x", fields=["Transfer-Encoding: chunked"]) + b"zz\r\n"
+    ),
+    "large head": lambda environment: environment.asks("/public/x", "X: " + "x" * 40_000),
+    "WebSocket": lambda environment: environment.sends(handshake("/public/x")),
+    "WebSocket without token": lambda environment: environment.sends(handshake("/sockets/x")),
+    "WebSocket of another page": lambda environment: environment.sends(
         handshake("/sockets-of-pages/x", "Origin: https://evil.example.com")
     ),
-    "question of a stranger": lambda world: world.asks("/_gateway/verify"),
-    "own, no token": lambda world: world.asks("/auth/me"),
-    "own, no such path": lambda world: world.asks("/auth/nothing"),
+    "question of a stranger": lambda environment: environment.asks("/_gateway/verify"),
+    "own, no token": lambda environment: environment.asks("/auth/me"),
+    "own, no such path": lambda environment: environment.asks("/auth/nothing"),
 }
 
 ACCOUNTS: Plays = {
-    "login": lambda world: world.gateway.post("/auth/login", {"email": "user@example.com", "password": PASSWORD}),
-    "wrong password": lambda world: world.gateway.post("/auth/login", {"email": "user@example.com", "password": "no"}),
-    "unknown account": lambda world: world.gateway.post("/auth/login", {"email": "who@example.com", "password": "no"}),
-    "odd fields": lambda world: world.gateway.post("/auth/login", {"email": 3}),
-    "no JSON": lambda world: world.asks("/auth/login", "Content-Type: application/json", method="POST", body=b"{"),
-    "another media type": lambda world: world.asks("/auth/login", method="POST", body=b"{"),
-    "address taken": lambda world: world.gateway.post(
+    "login": lambda environment: environment.gateway.post(
+        "/auth/login", {"email": "user@example.com", "password": PASSWORD}
+    ),
+    "wrong password": lambda environment: environment.gateway.post(
+        "/auth/login", {"email": "user@example.com", "password": "no"}
+    ),
+    "unknown account": lambda environment: environment.gateway.post(
+        "/auth/login", {"email": "who@example.com", "password": "no"}
+    ),
+    "odd fields": lambda environment: environment.gateway.post("/auth/login", {"email": 3}),
+    "no JSON": lambda environment: environment.asks(
+        "/auth/login", "Content-Type: application/json", method="POST", body=b"{"
+    ),
+    "another media type": lambda environment: environment.asks("/auth/login", method="POST", body=b"{"),
+    "address taken": lambda environment: environment.gateway.post(
         "/auth/register", {"email": "user@example.com", "password": PASSWORD}
     ),
-    "bad refresh token": lambda world: world.gateway.post("/auth/refresh", {"refresh_token": "x"}),
-    "left amid the body": lambda world: world.leaves(
+    "bad refresh token": lambda environment: environment.gateway.post("/auth/refresh", {"refresh_token": "x"}),
+    "left amid the body": lambda environment: environment.leaves(
         request("/auth/login", method="POST", fields=["Content-Type: application/json", "Content-Length: 100"])
     ),
 }
 
 FAILED: Plays = {
-    "refused connection": lambda world: world.asks("/refusing/x"),
-    "refused connection of a name": lambda world: world.asks("/named/x"),
-    "unknown name": lambda world: world.asks("/unknown/x"),
-    "no connection in time": lambda world: world.asks("/deaf/x"),
-    "untrusted certificate": lambda world: world.asks("/untrusted/x"),
-    "no answer in time": lambda world: world.asks("/hasty/never"),
-    "no answer": lambda world: world.asks("/public/hung-up"),
-    "nonsense": lambda world: world.asks("/public/nonsense"),
-    "broken off": lambda world: world.asks("/public/broken"),
+    "refused connection": lambda environment: environment.asks("/refusing/x"),
+    "refused connection of a name": lambda environment: environment.asks("/named/x"),
+    "unknown name": lambda environment: environment.asks("/unknown/x"),
+    "no connection in time": lambda environment: environment.asks("/deaf/x"),
+    "untrusted certificate": lambda environment: environment.asks("/untrusted/x"),
+    "no answer in time": lambda environment: environment.asks("/hasty/never"),
+    "no answer": lambda environment: environment.asks("/public/hung-up"),
+    "nonsense": lambda environment: environment.asks("/public/nonsense"),
+    "broken off": lambda environment: environment.asks("/public/broken"),
 }
 
 LEFT: Plays = {
-    "without a byte": lambda world: world.leaves(b""),
-    "amid the head": lambda world: world.leaves(b"GET /public/x HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 5000),
-    "amid the body": lambda world: world.leaves(
+    "without a byte": lambda environment: environment.leaves(b""),
+    "amid the head": lambda environment: environment.leaves(b"GET /public/x HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 5000),
+    "amid the body": lambda environment: environment.leaves(
         request("/public/x", method="POST", fields=["Content-Length: 1000000"]) + b"x" * 1000, arrives=True
     ),
-    "amid a chunked body": lambda world: world.leaves(
+    "amid a chunked body": lambda environment: environment.leaves(
         request("/public/x", method="POST", fields=["Transfer-Encoding: chunked"]) + b"5\r\nhello\r\n", arrives=True
     ),
-    "before the answer": lambda world: world.leaves(request("/public/never"), arrives=True),
-    "amid the answer": lambda world: world.reads_a_head(request("/public/endless")),
-    "amid events": lambda world: world.reads_a_head(request("/public/events")),
-    "amid events, signed in": lambda world: world.reads_a_head(request("/api/events", fields=[world.user])),
+    "before the answer": lambda environment: environment.leaves(request("/public/never"), arrives=True),
+    "amid the answer": lambda environment: environment.reads_a_head(request("/public/endless")),
+    "amid events": lambda environment: environment.reads_a_head(request("/public/events")),
+    "amid events, signed in": lambda environment: environment.reads_a_head(
+        request("/api/events", fields=[environment.user])
+    ),
 }
 
 SOCKETS: Plays = {
-    "closed": lambda world: world.speaks("/sockets-of-anybody/x"),
-    "closed, signed in": lambda world: world.speaks("/sockets/x", world.user),
-    "reset": lambda world: world.vanishes("/sockets-of-anybody/x"),
-    "left by the upstream": lambda world: world.is_left(reset=False),
-    "reset by the upstream": lambda world: world.is_left(reset=True),
-    "to nobody": lambda world: world.sends(handshake("/sockets-to-nobody/x")),
-    "not switched": lambda world: world.sends(handshake("/sockets-of-anybody/none")),
-    "bad frames": lambda world: world.reads_a_head(handshake("/sockets-of-anybody/bad")),
+    "closed": lambda environment: environment.speaks("/sockets-of-anybody/x"),
+    "closed, signed in": lambda environment: environment.speaks("/sockets/x", environment.user),
+    "reset": lambda environment: environment.vanishes("/sockets-of-anybody/x"),
+    "left by the upstream": lambda environment: environment.is_left(reset=False),
+    "reset by the upstream": lambda environment: environment.is_left(reset=True),
+    "to nobody": lambda environment: environment.sends(handshake("/sockets-to-nobody/x")),
+    "not switched": lambda environment: environment.sends(handshake("/sockets-of-anybody/none")),
+    "bad frames": lambda environment: environment.reads_a_head(handshake("/sockets-of-anybody/bad")),
 }
 
 EVERY = {
@@ -304,16 +320,18 @@ def scripts(upstreams: Upstreams) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def worlds(upstreams: Upstreams, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Way], World]]:
-    """The world of each face and engine, started at the first use."""
+def environments(
+    upstreams: Upstreams, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[Way], Environment]]:
+    """The environment of each face and engine, started at the first use."""
     with ExitStack() as stack:
         yield cache(
-            lambda way: stack.enter_context(serving(way[0], way[1], upstreams, tmp_path_factory.mktemp("world")))
+            lambda way: stack.enter_context(serving(way[0], way[1], upstreams, tmp_path_factory.mktemp("gateway")))
         )
 
 
 @contextmanager
-def serving(face: Face, engine: Engine, upstreams: Upstreams, folder: Path, **sections: Any) -> Iterator[World]:
+def serving(face: Face, engine: Engine, upstreams: Upstreams, folder: Path, **sections: Any) -> Iterator[Environment]:
     configuration = with_engine(standard(upstreams, TokenFactory(), folder), engine)
     sections = {"server": {"max_header_size": "32KiB"}, "observability": {"access_log": "off"}, **sections}
     configuration = changed(configuration, **sections)
@@ -324,7 +342,7 @@ def serving(face: Face, engine: Engine, upstreams: Upstreams, folder: Path, **se
         configuration["upstreams"][name] = {"targets": [f"http://{host}:{port}"], "engine": engine, "eject": None}
     gateway = ServedHere(face, write_configuration(folder, configuration)).start()
     try:
-        yield World(gateway, upstreams.web, folder / "gateway.db")
+        yield Environment(gateway, upstreams.web, folder / "gateway.db")
     finally:
         gateway.stop()
 
@@ -337,11 +355,15 @@ def serving(face: Face, engine: Engine, upstreams: Upstreams, folder: Path, **se
         for kind in (EVERY if way[1] == "native" else OF_ENGINES)
     ],
 )
-def test_a_request_leaves_no_cycle(worlds: Callable[[Way], World], way: Way, kind: str) -> None:
-    world, plays = worlds(way), EVERY[kind]
-    if not world.gateway.garbage(lambda: [play(world) for play in plays.values()]):
+def test_a_request_leaves_no_cycle(environments: Callable[[Way], Environment], way: Way, kind: str) -> None:
+    environment, plays = environments(way), EVERY[kind]
+    if not environment.gateway.garbage(lambda: [play(environment) for play in plays.values()]):
         return
-    culprits = {name: found for name, play in plays.items() if (found := world.gateway.garbage(partial(play, world)))}
+    culprits = {
+        name: found
+        for name, play in plays.items()
+        if (found := environment.gateway.garbage(partial(play, environment)))
+    }
     assert not culprits
     raise AssertionError("only all of them together leave garbage")
 
@@ -353,27 +375,27 @@ def test_a_store_that_fails_leaves_no_cycle(
 ) -> None:
     """After three failures the circuit breaker refuses for this pause without asking the store."""
     monkeypatch.setattr("gateway.storage.circuit_breaker.PAUSE", pause)
-    with serving(face, "native", upstreams, tmp_path) as world:
-        newcomer = world.gateway.register("newcomer@example.com")
-        with contextlib.closing(sqlite3.connect(world.database)) as database:
+    with serving(face, "native", upstreams, tmp_path) as environment:
+        newcomer = environment.gateway.register("newcomer@example.com")
+        with contextlib.closing(sqlite3.connect(environment.database)) as database:
             for table in ("users", "api_keys"):
                 database.execute(f"ALTER TABLE {table} RENAME TO {table}_elsewhere")
             database.commit()
-        assert not world.gateway.garbage(lambda: _ask_the_store(world, newcomer))
+        assert not environment.gateway.garbage(lambda: _ask_the_store(environment, newcomer))
 
 
 def test_a_redis_that_is_down_leaves_no_cycle(upstreams: Upstreams, tmp_path: Path) -> None:
     address = upstreams.refusing.url.replace("http:", "redis:") + "/0"
-    with serving("serve", "native", upstreams, tmp_path, storage={"redis": address}) as world:
+    with serving("serve", "native", upstreams, tmp_path, storage={"redis": address}) as environment:
         plays = (ANSWERED["signed in"], REFUSED["limit"], REFUSED["unknown API key"], ACCOUNTS["wrong password"])
-        assert not world.gateway.garbage(lambda: [play(world) for play in plays])
+        assert not environment.gateway.garbage(lambda: [play(environment) for play in plays])
 
 
-def _ask_the_store(world: World, newcomer: bytes) -> None:
+def _ask_the_store(environment: Environment, newcomer: bytes) -> None:
     for fields in ([newcomer], [bearer(new_key())]):
-        assert world.gateway.ask(request("/api/x", fields=fields)).status == 503
+        assert environment.gateway.ask(request("/api/x", fields=fields)).status == 503
     login = {"email": "user@example.com", "password": PASSWORD}
-    assert world.gateway.post("/auth/login", login).status == 503
+    assert environment.gateway.post("/auth/login", login).status == 503
 
 
 async def test_a_race_of_addresses_leaves_no_cycle(upstreams: Upstreams) -> None:
