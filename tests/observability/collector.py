@@ -22,7 +22,7 @@ class Span(NamedTuple):
     kind: int
     began: float
     ended: float
-    said: dict[str, Any]
+    attributes: dict[str, Any]
     failed: bool
 
 

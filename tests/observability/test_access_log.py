@@ -274,10 +274,10 @@ def test_a_writer_that_fails_does_not_fail_a_request_and_its_lines_are_counted(
     assert observer.dropped == BLOCK + 2
     complete(observer)
     observer.tick(0.25)
-    said = capfd.readouterr().err
-    assert said.startswith("gateway: access-log: lines were dropped")
-    assert f"lines={BLOCK + 2}" in said
-    assert said.count("\n") == 1  # once a minute is enough
+    output = capfd.readouterr().err
+    assert output.startswith("gateway: access-log: lines were dropped")
+    assert f"lines={BLOCK + 2}" in output
+    assert output.count("\n") == 1  # once a minute is enough
 
 
 # ---- text
@@ -361,7 +361,7 @@ def test_a_process_without_standard_output_serves_all_the_same(
 
 
 @pytest.mark.parametrize(
-    ("sign_in", "said"),
+    ("sign_in", "expected"),
     [
         ({"kind": "session", "auth_time": 100.5, "acr": "aal1"}, {"credential": "session", "acr": "aal1"}),
         ({"kind": "token", "auth_time": 100.5, "acr": "aal1"}, {"credential": "token", "acr": "aal1"}),
@@ -370,7 +370,7 @@ def test_a_process_without_standard_output_serves_all_the_same(
 )
 @pytest.mark.parametrize("admitted", [True, False])
 def test_a_line_has_the_credential_and_the_age_of_its_sign_in(
-    sign_in: dict[str, Any], said: dict[str, Any], admitted: bool
+    sign_in: dict[str, Any], expected: dict[str, Any], admitted: bool
 ) -> None:
     before, log = time.time(), Collected()
     complete(log.observer, claims=SimpleNamespace(**sign_in), admitted=admitted)
@@ -378,6 +378,6 @@ def test_a_line_has_the_credential_and_the_age_of_its_sign_in(
 
     entry = json.loads(b"".join(log.blocks))
 
-    assert {name: entry.get(name) for name in said} == said
+    assert {name: entry.get(name) for name in expected} == expected
     if sign_in["auth_time"]:
         assert int(before - 101.5) <= entry["age"] <= time.time() - 99.5

@@ -37,10 +37,10 @@ def lines_of(settings: DecisionLogSettings, *happenings: Any, draw: float = 0.5)
 
 
 def refusal(code: str, reason: str = "", *, route: Route | None = None, **request: Any) -> tuple[Any, Any, Any]:
-    told = finished(status=403, **request)
+    record = finished(status=403, **request)
     refused = Refusal(code, reason, route=route.name if route is not None else None)
-    refused.caller = told.refused
-    return refused, told.request, route
+    refused.caller = record.refused
+    return refused, record.request, route
 
 
 def test_a_refusal_is_logged_with_the_rule_the_caller_and_the_private_reason() -> None:
@@ -71,15 +71,15 @@ def test_a_refusal_without_a_route_and_a_caller_is_logged_too() -> None:
 
 
 def test_text_of_a_client_stays_inside_of_its_value() -> None:
-    told = refusal("no_route", path=b'/"\n{\xff', method=b'"', client="\u202e", user_id="\ud800\n")
-    (line,) = lines_of(DecisionLogSettings(), told)
+    refused = refusal("no_route", path=b'/"\n{\xff', method=b'"', client="\u202e", user_id="\ud800\n")
+    (line,) = lines_of(DecisionLogSettings(), refused)
     assert (line["path"], line["method"], line["client"], line["user"]) == ('/"\n{ÿ', '"', "\u202e", "\ud800\n")
 
 
 def passing() -> tuple[Any, Any, Any]:
-    told = finished()
-    told.admission.request, told.admission.route = told.request, ROUTE
-    return told.admission, told.request, ROUTE
+    record = finished()
+    record.admission.request, record.admission.route = record.request, ROUTE
+    return record.admission, record.request, ROUTE
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def user(deciding: Gateway) -> Account:
     return deciding.login("user@example.com")
 
 
-def told(gateway: Gateway, request_id: str, lines: int = 1) -> list[dict[str, Any]]:
+def decisions(gateway: Gateway, request_id: str, lines: int = 1) -> list[dict[str, Any]]:
     """The log lines of one request, as soon as their number is complete."""
 
     def found() -> list[dict[str, Any]]:
@@ -131,14 +131,14 @@ def told(gateway: Gateway, request_id: str, lines: int = 1) -> list[dict[str, An
 def test_anonymous_decisions(deciding: Gateway, target: str, expected: tuple[str, ...]) -> None:
     request_id = f"decision-{deciding.face}-{target.partition('?')[0].strip('/').replace('/', '-').replace('%', '')}"
     deciding.get(target, f"X-Request-Id: {request_id}")
-    (line,) = told(deciding, request_id)
+    (line,) = decisions(deciding, request_id)
     assert (line["decision"], line["route"], line["code"], line["reason"]) == expected
     assert "secret" not in json.dumps(line)
 
 
 def test_a_refused_user_is_named_with_the_missing_roles(deciding: Gateway, user: Account) -> None:
     deciding.get("/admin/x", f"X-Request-Id: of-{deciding.face}", user.line)
-    (line,) = told(deciding, f"of-{deciding.face}")
+    (line,) = decisions(deciding, f"of-{deciding.face}")
     assert (line["user"], line["roles"], line["asks"]) == (user.id, ["user"], {"auth": "required", "any": ["admin"]})
     assert line["reason"].startswith("needs one of the roles admin; ")
     assert user.token not in deciding.log()
@@ -150,7 +150,7 @@ def test_the_end_of_a_revoked_stream_is_logged(deciding: Gateway, upstream: Reco
     with Socket(deciding, path, f"X-Request-Id: {request_id}", account.line) as socket:
         assert deciding.post("/auth/logout", b"", account.line).status == 204
         assert socket.closed() == (1008, "token_revoked")
-    admitted, ended = told(deciding, request_id, lines=2)
+    admitted, ended = decisions(deciding, request_id, lines=2)
     assert (admitted["decision"], ended["decision"], ended["code"]) == ("allowed", "ended", "token_revoked")
     assert admitted["policy"] == json.loads(deciding.get("/_gateway/ready").body)["policy"]
 
@@ -158,5 +158,5 @@ def test_the_end_of_a_revoked_stream_is_logged(deciding: Gateway, upstream: Reco
 def test_without_the_key_nothing_of_it_is_logged(gateways: Gateways, face: Face) -> None:
     gateway = gateways.gateway("standard", face)
     gateway.get("/nowhere", "X-Request-Id: no-decision")
-    (line,) = told(gateway, "no-decision")
+    (line,) = decisions(gateway, "no-decision")
     assert "decision" not in line

@@ -41,7 +41,7 @@ def raised(message: str = "broken") -> ValueError:
         return error
 
 
-class Said:
+class CapturedOutput:
     """The output on standard error since the test began."""
 
     def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
@@ -54,8 +54,8 @@ class Said:
 
 
 @pytest.fixture
-def said(capfd: pytest.CaptureFixture[str]) -> Said:
-    return Said(capfd)
+def printed(capfd: pytest.CaptureFixture[str]) -> CapturedOutput:
+    return CapturedOutput(capfd)
 
 
 def test_an_event_is_one_line_with_its_kind_its_facts_and_the_time(capfd: pytest.CaptureFixture[str]) -> None:
@@ -64,10 +64,10 @@ def test_an_event_is_one_line_with_its_kind_its_facts_and_the_time(capfd: pytest
     assert re.fullmatch(rf"gateway: degraded: Redis does not answer store=redis after=0\.25 port=6379{AT}\n", line)
 
 
-def test_facts_that_are_none_are_left_out_and_strange_ones_are_quoted(said: Said) -> None:
+def test_facts_that_are_none_are_left_out_and_strange_ones_are_quoted(printed: CapturedOutput) -> None:
     event("start", "listening", url="http://127.0.0.1:8000", name=None, file="my file", empty="", kind="x", message="y")
     expected = r'gateway: start: listening url=http://127\.0\.0\.1:8000 file="my file" empty="" kind=x message=y'
-    assert re.fullmatch(expected + AT + "\n", said.getvalue())
+    assert re.fullmatch(expected + AT + "\n", printed.getvalue())
 
 
 def test_on_a_terminal_the_time_is_left_out() -> None:
@@ -82,11 +82,11 @@ def test_on_a_terminal_the_time_is_left_out() -> None:
 
 @given(st.text(), st.text())
 def test_an_event_is_one_line_for_any_text(message: str, fact: str) -> None:
-    said = io.StringIO()  # a program that embeds the gateway can install such a stream
+    stream = io.StringIO()  # a program that embeds the gateway can install such a stream
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.stderr", said)
+        patch.setattr("sys.stderr", stream)
         event("failed", message, fact=fact)
-    text = said.getvalue()
+    text = stream.getvalue()
     assert text.endswith("\n")
     assert text[:-1].isprintable()
     assert text.startswith("gateway: failed: ")
@@ -105,37 +105,37 @@ def test_an_event_is_one_line_for_any_text(message: str, fact: str) -> None:
         ("-----BEGIN PRIVATE KEY-----\nMHcCAQEE", "MHcCAQEE"),
     ],
 )
-def test_text_like_a_credential_is_removed(text: str, secret: str, said: Said) -> None:
+def test_text_like_a_credential_is_removed(text: str, secret: str, printed: CapturedOutput) -> None:
     event("failed", text, fact=text)
     FailureCounter().report(raised(text), text, fact=text)
-    assert secret not in said.getvalue()
-    assert said.getvalue().count("[secret]") >= 5
+    assert secret not in printed.getvalue()
+    assert printed.getvalue().count("[secret]") >= 5
 
 
 @pytest.mark.parametrize("text", ["a bearer token is missing", "see https://example.com/a@b", "eyJ is no token"])
-def test_text_unlike_a_credential_is_kept(text: str, said: Said) -> None:
+def test_text_unlike_a_credential_is_kept(text: str, printed: CapturedOutput) -> None:
     event("failed", text)
-    assert text in said.getvalue()
+    assert text in printed.getvalue()
 
 
 @pytest.mark.parametrize("unit", ["eyJ", "eyJ.", "gwk_", "://", "://a", "@", "-----BEGIN PRIVATE KEY-----", "bearer "])
-def test_a_long_message_takes_no_long_time(unit: str, said: Said) -> None:
+def test_a_long_message_takes_no_long_time(unit: str, printed: CapturedOutput) -> None:
     started = time.monotonic()
     event("failed", unit * 20_000)
     assert time.monotonic() - started < 1
-    assert len(said.getvalue()) < 5000
+    assert len(printed.getvalue()) < 5000
 
 
-def test_an_unexpected_exception_is_reported_with_its_traceback_indented(said: Said) -> None:
+def test_an_unexpected_exception_is_reported_with_its_traceback_indented(printed: CapturedOutput) -> None:
     FailureCounter().report(raised("broken\ngateway: forged: line\x1b[2J"), "deciding on a request", request_id="r-1")
-    first, *rest = said.getvalue().splitlines()
+    first, *rest = printed.getvalue().splitlines()
     assert re.fullmatch(rf"gateway: failure: deciding on a request request_id=r-1 error=ValueError{AT}", first)
     assert rest[0] == "    Traceback (most recent call last):"
     assert any("raise ValueError(message)" in line for line in rest)
     assert all(line.startswith("    ") and line.isprintable() for line in rest)
 
 
-def test_the_cause_of_an_exception_is_reported_too(said: Said) -> None:
+def test_the_cause_of_an_exception_is_reported_too(printed: CapturedOutput) -> None:
     try:
         try:
             raise KeyError("inner")
@@ -143,42 +143,42 @@ def test_the_cause_of_an_exception_is_reported_too(said: Said) -> None:
             raise RuntimeError("outer") from inner
     except RuntimeError as error:
         FailureCounter().report(error, "serving")
-    assert "KeyError: 'inner'" in said.getvalue()
-    assert "RuntimeError: outer" in said.getvalue()
+    assert "KeyError: 'inner'" in printed.getvalue()
+    assert "RuntimeError: outer" in printed.getvalue()
 
 
-def test_an_exception_that_was_never_raised_can_be_reported(said: Said) -> None:
+def test_an_exception_that_was_never_raised_can_be_reported(printed: CapturedOutput) -> None:
     FailureCounter().report(ValueError("made, not raised"), "serving")
-    assert "made, not raised" in said.getvalue()
+    assert "made, not raised" in printed.getvalue()
 
 
-def test_a_long_traceback_keeps_its_beginning_and_its_end(said: Said) -> None:
+def test_a_long_traceback_keeps_its_beginning_and_its_end(printed: CapturedOutput) -> None:
     try:
         raise ValueError("\n".join(f"line {number}" for number in range(1000)))
     except ValueError as error:
         FailureCounter().report(error, "serving")
-    lines = said.getvalue().splitlines()
+    lines = printed.getvalue().splitlines()
     assert len(lines) < 100
     assert "Traceback" in lines[1]
     assert "    …" in lines
     assert lines[-1].strip() == "line 999"
 
 
-def test_the_same_failure_is_reported_once_a_minute_with_its_count(said: Said) -> None:
+def test_the_same_failure_is_reported_once_a_minute_with_its_count(printed: CapturedOutput) -> None:
     clock = Clock()
     failures = FailureCounter(clock)
     for number in range(41):
         failures.report(raised(f"number {number}"), "serving")
-    assert said.getvalue().count("Traceback") == 1
-    assert "repeated" not in said.getvalue()
+    assert printed.getvalue().count("Traceback") == 1
+    assert "repeated" not in printed.getvalue()
     clock.now += INTERVAL
     failures.report(raised(), "serving")
     failures.report(raised(), "serving")
-    assert said.getvalue().count("Traceback") == 2
-    assert " repeated=40 " in said.getvalue()
+    assert printed.getvalue().count("Traceback") == 2
+    assert " repeated=40 " in printed.getvalue()
 
 
-def test_failures_of_other_kinds_or_places_are_reported_separately(said: Said) -> None:
+def test_failures_of_other_kinds_or_places_are_reported_separately(printed: CapturedOutput) -> None:
     failures = FailureCounter()
     failures.report(raised(), "serving")
     try:
@@ -187,7 +187,7 @@ def test_failures_of_other_kinds_or_places_are_reported_separately(said: Said) -
         failures.report(error, "serving")
     failures.report(KeyError("another type"), "serving")
     failures.report(TypeError("another type"), "serving")
-    assert said.getvalue().count("gateway: failure") == 4
+    assert printed.getvalue().count("gateway: failure") == 4
 
 
 def test_failures_beyond_the_remembered_ones_count_as_one() -> None:
@@ -200,7 +200,7 @@ def test_failures_beyond_the_remembered_ones_count_as_one() -> None:
     assert repeats.admit("new") is None
 
 
-def test_failures_of_one_place_in_different_work_are_reported_separately(said: Said) -> None:
+def test_failures_of_one_place_in_different_work_are_reported_separately(printed: CapturedOutput) -> None:
     failures = FailureCounter()
 
     def deciding() -> None:
@@ -214,14 +214,14 @@ def test_failures_of_one_place_in_different_work_are_reported_separately(said: S
             work()
         except ValueError as error:
             failures.report(error, "serving")
-    assert said.getvalue().count("Traceback") == 2
+    assert printed.getvalue().count("Traceback") == 2
 
 
 def raised_by_a_library() -> None:
     raise ValueError("broken")
 
 
-def test_uncaught_errors_of_callbacks_and_tasks_are_reported(said: Said) -> None:
+def test_uncaught_errors_of_callbacks_and_tasks_are_reported(printed: CapturedOutput) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(FailureCounter().on_loop_error)
@@ -231,17 +231,17 @@ def test_uncaught_errors_of_callbacks_and_tasks_are_reported(said: Said) -> None
         await asyncio.sleep(0.01)
 
     asyncio.run(main())
-    text = said.getvalue()
+    text = printed.getvalue()
     assert "ZeroDivisionError: division by zero" in text
     assert text.count(r"gateway: failure: something odd\nhappened") == 1
 
 
-def test_a_context_without_a_message_is_reported(said: Said) -> None:
+def test_a_context_without_a_message_is_reported(printed: CapturedOutput) -> None:
     async def main() -> None:
         FailureCounter().on_loop_error(asyncio.get_running_loop(), {})
 
     asyncio.run(main())
-    assert "the event loop failed" in said.getvalue()
+    assert "the event loop failed" in printed.getvalue()
 
 
 # ---- logging
@@ -258,36 +258,36 @@ def log() -> Iterator[logging.Logger]:
     logger.propagate = True
 
 
-def test_warnings_of_libraries_come_in_the_same_form(log: logging.Logger, said: Said) -> None:
+def test_warnings_of_libraries_come_in_the_same_form(log: logging.Logger, printed: CapturedOutput) -> None:
     log.warning("cannot %s", "resolve\nname")
     log.info("nobody asked")
     expected = rf"gateway: warning: cannot resolve\\nname logger=tests\.operations\.events{AT}\n"
-    assert re.fullmatch(expected, said.getvalue())
+    assert re.fullmatch(expected, printed.getvalue())
 
 
-def test_logged_exceptions_are_reported_with_their_traceback(log: logging.Logger, said: Said) -> None:
+def test_logged_exceptions_are_reported_with_their_traceback(log: logging.Logger, printed: CapturedOutput) -> None:
     try:
         raise ValueError("broken")
     except ValueError:
         for _ in range(5):
             log.exception("deciding failed")
-    assert said.getvalue().startswith(
+    assert printed.getvalue().startswith(
         "gateway: failure: deciding failed logger=tests.operations.events error=ValueError"
     )
-    assert said.getvalue().count("ValueError: broken") == 1
+    assert printed.getvalue().count("ValueError: broken") == 1
 
 
-def test_an_exception_logged_without_one_is_a_message(log: logging.Logger, said: Said) -> None:
+def test_an_exception_logged_without_one_is_a_message(log: logging.Logger, printed: CapturedOutput) -> None:
     log.exception("nothing was raised")
-    assert said.getvalue().startswith("gateway: error: nothing was raised")
+    assert printed.getvalue().startswith("gateway: error: nothing was raised")
 
 
-def test_a_message_of_one_place_is_reported_once_a_minute(log: logging.Logger, said: Said) -> None:
+def test_a_message_of_one_place_is_reported_once_a_minute(log: logging.Logger, printed: CapturedOutput) -> None:
     for number in range(10):
         log.warning("number %d", number)
     log.warning("another")
-    assert said.getvalue().count("number") == 1
-    assert said.getvalue().count("another") == 1
+    assert printed.getvalue().count("number") == 1
+    assert printed.getvalue().count("another") == 1
 
 
 # ---- causes: the rate limit of one must not hide another
@@ -304,43 +304,43 @@ def own_log() -> Iterator[logging.Logger]:
     logger.removeHandler(handler)
 
 
-def test_each_cause_at_one_place_has_a_line_of_its_own(own_log: logging.Logger, said: Said) -> None:
+def test_each_cause_at_one_place_has_a_line_of_its_own(own_log: logging.Logger, printed: CapturedOutput) -> None:
     for name in ("one", "two", "three") * 3:
         own_log.warning("issuer %s: the keys could not be fetched", name)
-    assert [said.getvalue().count(f"issuer {name}:") for name in ("one", "two", "three")] == [1, 1, 1]
+    assert [printed.getvalue().count(f"issuer {name}:") for name in ("one", "two", "three")] == [1, 1, 1]
 
 
-def test_figures_beside_a_named_cause_make_no_second_line(own_log: logging.Logger, said: Said) -> None:
+def test_figures_beside_a_named_cause_make_no_second_line(own_log: logging.Logger, printed: CapturedOutput) -> None:
     for seconds in range(5):
         for issuer in ("one", "two"):
             own_log.warning("the clock of %s is %d s ahead", issuer, seconds, extra={"cause": issuer})
-    assert said.getvalue().count("ahead") == 2
+    assert printed.getvalue().count("ahead") == 2
 
 
-def test_no_place_uses_up_the_lines_of_another(own_log: logging.Logger, said: Said) -> None:
+def test_no_place_uses_up_the_lines_of_another(own_log: logging.Logger, printed: CapturedOutput) -> None:
     for number in range(3 * REMEMBERED):
         own_log.warning("target %d is ejected", number)
     own_log.warning("the database is unavailable")
-    text = said.getvalue()
+    text = printed.getvalue()
     assert text.count("is ejected") == REMEMBERED + 1
     assert text.count("the database is unavailable") == 1
 
 
-def test_a_message_that_cannot_be_formatted_is_reported_unformatted(said: Said) -> None:
+def test_a_message_that_cannot_be_formatted_is_reported_unformatted(printed: CapturedOutput) -> None:
     record = logging.LogRecord("library", logging.ERROR, __file__, 1, "%d of %d", ("one",), None)
     EventHandler(FailureCounter()).handle(record)
-    assert said.getvalue().startswith("gateway: error: %d of %d logger=library")
+    assert printed.getvalue().startswith("gateway: error: %d of %d logger=library")
 
 
 # ---- failed requests
 
 
-def test_a_failed_request_is_reported_with_its_id_and_not_again_for_a_while(said: Said) -> None:
+def test_a_failed_request_is_reported_with_its_id_and_not_again_for_a_while(printed: CapturedOutput) -> None:
     observer = Observer(ObservabilitySettings(access_log="off"), [])
     for number in range(5):
         observer.failed(b"r-%d\n" % number, "upstream web: connection reset")
     observer.failed(b"r-9", "upstream web: not HTTP")
-    first, second = said.getvalue().splitlines()
+    first, second = printed.getvalue().splitlines()
     assert first.startswith(r'gateway: failed: upstream web: connection reset request_id="r-0\n"')
     assert second.startswith("gateway: failed: upstream web: not HTTP request_id=r-9")
 

@@ -183,9 +183,9 @@ def test_the_page_is_in_the_text_format_with_types_and_texts() -> None:
     page = page_for(log.observer)
     assert page.endswith("\n")
     for kind, expected in (("TYPE", "kind"), ("HELP", "about")):
-        said = dict(re.findall(rf"^# {kind} (\S+) (.+)$", page, re.MULTILINE))
-        assert said["gateway_requests_total"] == getattr(FAMILIES["gateway_requests_total"], expected)
-        assert all(text == getattr(FAMILIES[name], expected) for name, text in said.items())
+        described = dict(re.findall(rf"^# {kind} (\S+) (.+)$", page, re.MULTILINE))
+        assert described["gateway_requests_total"] == getattr(FAMILIES["gateway_requests_total"], expected)
+        assert all(text == getattr(FAMILIES[name], expected) for name, text in described.items())
 
 
 def test_every_family_is_named_as_prometheus_advises() -> None:
@@ -283,12 +283,12 @@ def test_the_gateways_own_time_is_separate_from_the_upstreams(observer: Observer
     complete(observer, seconds=0.5)  # answered by the gateway itself
     samples = scrape(observer)
 
-    def told(name: str) -> tuple[float, float]:
+    def reported(name: str) -> tuple[float, float]:
         return value(samples, f"{name}_count", route="orders"), value(samples, f"{name}_sum", route="orders")
 
-    assert told("gateway_request_duration_seconds") == (2, 4.5)
-    assert told("gateway_own_duration_seconds") == (2, 0.75)
-    assert told("gateway_upstream_duration_seconds") == (1, 3.0)
+    assert reported("gateway_request_duration_seconds") == (2, 4.5)
+    assert reported("gateway_own_duration_seconds") == (2, 0.75)
+    assert reported("gateway_upstream_duration_seconds") == (1, 3.0)
 
 
 def test_an_upstream_that_has_not_answered_is_measured_until_the_end(observer: Observer) -> None:

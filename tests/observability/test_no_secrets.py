@@ -74,16 +74,16 @@ def test_no_log_line_and_no_span_holds_a_credential(form: str, start: Start, fle
         account = gateway.register("planted@example.com")
         plant(gateway, account.token)
         assert gateway.stop() == 0
-        told = gateway.log()
+        log = gateway.log()
         spans = collector.raw.decode("latin-1")
     signature = account.token.rpartition(".")[2]
     for secret in (account.token, signature, KEY, REFRESH, "K" * 43, "R" * 64, PASSWORD):
-        assert secret not in told, secret
+        assert secret not in log, secret
         assert secret not in spans, secret
-    assert told.count("[secret]") > 20, "it was there, and was taken out"
+    assert log.count("[secret]") > 20, "it was there, and was taken out"
     assert len(spans) > 1000
     if form == "json":
-        for line in told.splitlines():
+        for line in log.splitlines():
             assert not line.startswith("{") or json.loads(line)
 
 

@@ -93,7 +93,7 @@ def test_durations_are_a_histogram(seconds: list[float]) -> None:
 # ---- several workers in this process
 
 
-class Crew:
+class WorkerGroup:
     """Workers with shared metrics, as the supervisor creates them."""
 
     def __init__(self, places: int) -> None:
@@ -129,71 +129,71 @@ class Crew:
 
 
 @pytest.fixture
-async def crew() -> "Iterator[Crew]":  # type: ignore[misc]
-    crew = Crew(3)
-    yield crew
-    crew.close()
+async def group() -> "Iterator[WorkerGroup]":  # type: ignore[misc]
+    group = WorkerGroup(3)
+    yield group
+    group.close()
 
 
-async def test_every_worker_reports_the_sum_of_all(crew: Crew) -> None:
+async def test_every_worker_reports_the_sum_of_all(group: WorkerGroup) -> None:
     for place, times in enumerate((5, 7, 11)):
-        crew.serve(place, times)
-    assert [await crew.served(place) for place in range(3)] == [23, 23, 23]
-    crew.serve(1)
-    assert [await crew.served(place) for place in range(3)] == [24, 24, 24]
-    assert value(await crew.scrape(0), "gateway_workers") == 3
+        group.serve(place, times)
+    assert [await group.served(place) for place in range(3)] == [23, 23, 23]
+    group.serve(1)
+    assert [await group.served(place) for place in range(3)] == [24, 24, 24]
+    assert value(await group.scrape(0), "gateway_workers") == 3
 
 
-async def test_a_worker_that_is_killed_and_replaced_takes_no_count_back(crew: Crew) -> None:
+async def test_a_worker_that_is_killed_and_replaced_takes_no_count_back(group: WorkerGroup) -> None:
     for place in range(3):
-        crew.serve(place, 10)
-    assert await crew.served(1) == 30
-    crew.kill(1)
-    assert await crew.served(0) == 30
-    assert value(await crew.scrape(0), "gateway_workers") == 2
-    crew.replace(1)
-    assert [await crew.served(place) for place in range(3)] == [30, 30, 30]
-    crew.serve(1, 5)
-    assert [await crew.served(place) for place in range(3)] == [35, 35, 35]
-    crew.kill(1)
-    crew.replace(1)
-    assert await crew.served(2) == 35
+        group.serve(place, 10)
+    assert await group.served(1) == 30
+    group.kill(1)
+    assert await group.served(0) == 30
+    assert value(await group.scrape(0), "gateway_workers") == 2
+    group.replace(1)
+    assert [await group.served(place) for place in range(3)] == [30, 30, 30]
+    group.serve(1, 5)
+    assert [await group.served(place) for place in range(3)] == [35, 35, 35]
+    group.kill(1)
+    group.replace(1)
+    assert await group.served(2) == 35
 
 
-async def test_reported_counts_persist_when_their_worker_is_killed_at_once(crew: Crew) -> None:
-    crew.serve(2, 9)
-    assert await crew.served(2) == 9
-    crew.kill(2)
-    assert await crew.served(0) == 9
+async def test_reported_counts_persist_when_their_worker_is_killed_at_once(group: WorkerGroup) -> None:
+    group.serve(2, 9)
+    assert await group.served(2) == 9
+    group.kill(2)
+    assert await group.served(0) == 9
 
 
-async def test_a_worker_that_does_not_answer_contributes_its_last_state(crew: Crew) -> None:
-    crew.serve(1, 4)
-    assert await crew.served(0) == 4
-    asyncio.get_running_loop().remove_reader(crew.board.bell(1))  # it is busy
-    crew.serve(1, 100)
-    crew.serve(0, 1)
-    assert await crew.served(0) == 5
+async def test_a_worker_that_does_not_answer_contributes_its_last_state(group: WorkerGroup) -> None:
+    group.serve(1, 4)
+    assert await group.served(0) == 4
+    asyncio.get_running_loop().remove_reader(group.board.bell(1))  # it is busy
+    group.serve(1, 100)
+    group.serve(0, 1)
+    assert await group.served(0) == 5
 
 
-async def test_many_scrapes_at_once_all_see_everything(crew: Crew) -> None:
+async def test_many_scrapes_at_once_all_see_everything(group: WorkerGroup) -> None:
     for place in range(3):
-        crew.serve(place, 10)
-    told = await asyncio.gather(*(crew.served(number % 3) for number in range(30)))
-    assert set(told) == {30}
+        group.serve(place, 10)
+    scraped = await asyncio.gather(*(group.served(number % 3) for number in range(30)))
+    assert set(scraped) == {30}
 
 
-async def test_counts_are_written_regularly_without_a_request(crew: Crew) -> None:
-    crew.serve(0, 3)
-    before = crew.board.turn(0)
-    crew.workers[0][1].tick(asyncio.get_running_loop().time() + 10)
-    await until(lambda: crew.board.turn(0) != before)
-    state = crew.board.read(0)
+async def test_counts_are_written_regularly_without_a_request(group: WorkerGroup) -> None:
+    group.serve(0, 3)
+    before = group.board.turn(0)
+    group.workers[0][1].tick(asyncio.get_running_loop().time() + 10)
+    await until(lambda: group.board.turn(0) != before)
+    state = group.board.read(0)
     assert state is not None
     assert sum(sum(counts[:BUCKETS]) for counts in state.requests.values()) == 3
 
 
-async def test_a_reader_never_sees_half_a_state(crew: Crew) -> None:
+async def test_a_reader_never_sees_half_a_state(group: WorkerGroup) -> None:
     """A thread writes while others read."""
     stop, torn = False, 0
 
@@ -201,11 +201,11 @@ async def test_a_reader_never_sees_half_a_state(crew: Crew) -> None:
         number = 0
         while not stop:
             number += 1
-            crew.board.write(1, State({Labels(f"r{n}", "GET", "2xx", ""): [number] * SIZE for n in range(40)}, {}))
+            group.board.write(1, State({Labels(f"r{n}", "GET", "2xx", ""): [number] * SIZE for n in range(40)}, {}))
 
     writing = asyncio.create_task(asyncio.to_thread(write))
-    while crew.board.turn(1) < 100:
-        state = await asyncio.to_thread(crew.board.read, 1)
+    while group.board.turn(1) < 100:
+        state = await asyncio.to_thread(group.board.read, 1)
         torn += state is not None and len({counts[0] for counts in state.requests.values()}) > 1
     stop = True
     await writing

@@ -93,10 +93,10 @@ def test_a_trace_is_continued_as_it_was_brought(gateway: Gateway, echo: Echo, co
     assert [line.lower() for line in echo.lines(b"tracestate")] == [b"tracestate: vendor=opaque", b"tracestate: b=2"]
     assert whole.began <= decide.began <= decide.ended <= upstream.ended <= whole.ended
     assert (whole.kind, upstream.kind) == (2, 3), "SERVER and CLIENT"
-    assert whole.said["http.response.status_code"] == upstream.said["http.response.status_code"] == 200
-    assert whole.said["url.path"] == "/web/x"
-    assert whole.said["http.route"] == "/web/**"
-    assert upstream.said["gateway.upstream"] == "web"
+    assert whole.attributes["http.response.status_code"] == upstream.attributes["http.response.status_code"] == 200
+    assert whole.attributes["url.path"] == "/web/x"
+    assert whole.attributes["http.route"] == "/web/**"
+    assert upstream.attributes["gateway.upstream"] == "web"
     assert collector.service["service.name"] == "gateway"
     assert b"SECRET" not in collector.raw
     stopped(gateway)
@@ -173,10 +173,10 @@ def test_failures_are_visible_in_the_trace(start: Start, echo: Echo, collector: 
         assert gateway.get(path, f"traceparent: 00-{trace}-{PARENT}-01").status == status
         spans = collector.wait_for(trace, names)
         (whole,) = [span for name, span in spans.items() if name.startswith("GET")]
-        assert whole.said["http.response.status_code"] == status
-        assert (whole.said["gateway.code"], whole.failed) == (code, failed), path
+        assert whole.attributes["http.response.status_code"] == status
+        assert (whole.attributes["gateway.code"], whole.failed) == (code, failed), path
         if code and "upstream" in spans:
-            assert (spans["upstream"].said["gateway.code"], spans["upstream"].failed) == (code, True)
+            assert (spans["upstream"].attributes["gateway.code"], spans["upstream"].failed) == (code, True)
 
 
 def test_without_tracing_trace_fields_of_a_client_pass_unchanged(start: Start, echo: Echo) -> None:
@@ -274,7 +274,7 @@ def test_without_the_extra_check_and_serve_name_the_key_and_the_remedy(traced: P
     served = command_without(missing, traced, "serve", "--port", "0")
     for outcome in (checked, served):
         assert outcome.returncode == 2, outcome
-        problems = [said for said in (outcome.stdout + outcome.stderr).splitlines() if "observability.tracing" in said]
+        problems = [each for each in (outcome.stdout + outcome.stderr).splitlines() if "observability.tracing" in each]
         assert len(problems) == 1
         assert problems[0].startswith(f"{traced}:{line}:"), problems
         assert f"needs {missing}" in problems[0]
