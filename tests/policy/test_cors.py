@@ -25,7 +25,7 @@ def cors_of(route: dict[str, object] | None = None, **settings: object) -> Cors:
     return found
 
 
-def told(fields: Sequence[Field] | None) -> dict[str, str]:
+def values_of(fields: Sequence[Field] | None) -> dict[str, str]:
     """The Access-Control fields by the rest of their names. Each must be unique."""
     assert fields is not None
     names = [name for name, _ in fields]
@@ -38,7 +38,7 @@ def told(fields: Sequence[Field] | None) -> dict[str, str]:
 
 
 def asked(cors: Cors, origin: bytes = APP, method: bytes = b"GET", headers: bytes = b"") -> dict[str, str]:
-    return told(cors.answer(Preflight(origin, method, headers)))
+    return values_of(cors.answer(Preflight(origin, method, headers)))
 
 
 # ---- origins
@@ -72,7 +72,7 @@ STRANGERS = [
 def test_a_listed_origin_receives_its_own_name(origin: bytes) -> None:
     cors = cors_of()
     assert origin_allowed(cors, origin)
-    assert told(cors.fields(origin, b"GET"))["allow-origin"] == origin.decode().lower()
+    assert values_of(cors.fields(origin, b"GET"))["allow-origin"] == origin.decode().lower()
     assert asked(cors, origin)["allow-origin"] == origin.decode().lower()
 
 
@@ -105,7 +105,7 @@ def test_every_origin_receives_the_same_where_all_are_allowed(origin: bytes | No
     cors = cors_of(origins=["*"])
     assert origin_allowed(cors, origin)
     fields = cors.fields(origin, b"GET")
-    assert told(fields)["allow-origin"] == "*"
+    assert values_of(fields)["allow-origin"] == "*"
     assert not any(name == b"vary" for name, _ in fields)
 
 
@@ -138,7 +138,7 @@ EXPOSED = {"expose-headers": "X-Request-Id, Retry-After, RateLimit, RateLimit-Po
 def test_the_fields_added_to_a_response(
     settings: dict[str, Any], origin: bytes, method: bytes, expected: dict[str, str]
 ) -> None:
-    assert told(cors_of(**settings).fields(origin, method)) == (expected | EXPOSED if expected else {})
+    assert values_of(cors_of(**settings).fields(origin, method)) == (expected | EXPOSED if expected else {})
 
 
 # ---- preflights: route, rule, request -> methods, headers

@@ -10,15 +10,15 @@ from gateway.policy.route import Authentication, Requirement, Route
 
 
 @dataclass(frozen=True)
-class Someone:
+class FakePrincipal:
     """A principal for the decision."""
 
     id: str = "u1"
     roles: frozenset[str] = frozenset()
 
 
-def someone(*roles: str, user_id: str = "u1") -> Someone:
-    return Someone(user_id, frozenset(roles))
+def principal_with(*roles: str, user_id: str = "u1") -> FakePrincipal:
+    return FakePrincipal(user_id, frozenset(roles))
 
 
 def route(requirement: Requirement, authentication: Authentication = "required") -> Route:
@@ -39,10 +39,10 @@ ADMIN_OR_OWNER = Requirement(any=frozenset({"admin"}), owner="user_id")
 NOBODY = Requirement(any=frozenset())
 NOTHING = Requirement()
 
-STRANGER = someone()
-PLAIN = someone("user")
-AUDITING = someone("user", "auditor")
-ADMIN = someone("admin", user_id="boss")
+STRANGER = principal_with()
+PLAIN = principal_with("user")
+AUDITING = principal_with("user", "auditor")
+ADMIN = principal_with("admin", user_id="boss")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ ADMIN = someone("admin", user_id="boss")
         (ALL, "required", AUDITING, None),
         (BOTH, "required", PLAIN, "forbidden"),
         (BOTH, "required", ADMIN, "forbidden"),
-        (BOTH, "required", someone("root", "user"), None),
+        (BOTH, "required", principal_with("root", "user"), None),
         (NOBODY, "required", ADMIN, "forbidden"),
         # roles and owners require a signed-in user
         (ANY, "optional", None, "token_missing"),
@@ -70,7 +70,7 @@ ADMIN = someone("admin", user_id="boss")
     ],
 )
 def test_callers_that_pass(
-    requirement: Requirement, authentication: Authentication, principal: Someone | None, code: str | None
+    requirement: Requirement, authentication: Authentication, principal: FakePrincipal | None, code: str | None
 ) -> None:
     refusal = authorize(route(requirement, authentication), (("user_id", b"somebody"),), principal)
     assert (refusal.code if refusal else None) == code
@@ -90,16 +90,16 @@ def test_callers_that_pass(
         (ADMIN_OR_OWNER, b"u2", PLAIN, False),
         (ADMIN_OR_OWNER, b"u2", ADMIN, True),
         # captures are compared decoded: an issuer's principal is NAME|SUB, and a path cannot contain `|` raw
-        (OWNER, b"idp%7C7", someone(user_id="idp|7"), True),
-        (OWNER, b"caf%C3%A9", someone(user_id="café"), True),
-        (OWNER, b"a%2Fb", someone(user_id="a/b"), True),
-        (OWNER, b"%2541", someone(user_id="A"), False),
-        (OWNER, b"x", someone(user_id=""), False),
-        (OWNER, b"x", someone(user_id="\ud800"), False),
+        (OWNER, b"idp%7C7", principal_with(user_id="idp|7"), True),
+        (OWNER, b"caf%C3%A9", principal_with(user_id="café"), True),
+        (OWNER, b"a%2Fb", principal_with(user_id="a/b"), True),
+        (OWNER, b"%2541", principal_with(user_id="A"), False),
+        (OWNER, b"x", principal_with(user_id=""), False),
+        (OWNER, b"x", principal_with(user_id="\ud800"), False),
     ],
 )
 def test_the_owner_is_the_user_whose_id_stands_in_the_path(
-    requirement: Requirement, capture: bytes, principal: Someone, passes: bool
+    requirement: Requirement, capture: bytes, principal: FakePrincipal, passes: bool
 ) -> None:
     refusal = authorize(route(requirement), (("other", b"x"), ("user_id", capture)), principal)
     assert (refusal is None) is passes
@@ -130,7 +130,7 @@ def test_an_owner_without_its_capture_admits_no_one() -> None:
     ],
 )
 def test_a_refusal_states_its_reason_privately_only(requirement: Requirement, reason: str) -> None:
-    refusal = authorize(route(requirement), (("user_id", b"u2"),), someone("guest"))
+    refusal = authorize(route(requirement), (("user_id", b"u2"),), principal_with("guest"))
     assert refusal is not None
     assert refusal.reason == reason
     assert refusal.detail == "Insufficient permissions"

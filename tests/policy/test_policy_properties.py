@@ -94,9 +94,9 @@ def policies(draw: st.DrawFn) -> list[Route]:
 
 def _spellings(literal: str) -> st.SearchStrategy[bytes]:
     """Spellings of a literal in requests: plain, or with bytes escaped."""
-    said = unquote_to_bytes(quote(literal, safe="%!+"))
-    canonical = quote(said, safe="!+").encode()
-    return st.one_of(st.just(canonical), st.just(b"".join(b"%%%02x" % octet for octet in said)))
+    decoded = unquote_to_bytes(quote(literal, safe="%!+"))
+    canonical = quote(decoded, safe="!+").encode()
+    return st.one_of(st.just(canonical), st.just(b"".join(b"%%%02x" % octet for octet in decoded)))
 
 
 _path_segment = st.one_of(
