@@ -20,7 +20,7 @@ from gateway.errors import CODES
 from gateway.settings.loader import read_content
 from tests.properties.agreement_faces import Faces, Outcome
 from tests.properties.agreement_live import Live
-from tests.properties.parity import ROLES, UPSTREAMS, Chance, Route
+from tests.properties.parity import ROLES, UPSTREAMS, PolicyGenerator, Route
 
 PEOPLE: Final[Mapping[str, Person | None]] = {
     "user": Person("OWN", frozenset({"user"})),
@@ -63,8 +63,8 @@ def _alike(one: Outcome, other: Outcome) -> bool:
 
 def compare(seed: int, requests: int, agreement: Agreement, live: Live | None = None) -> None:
     """Compare decisions for one policy, relaxed for every third seed."""
-    chance = Chance(seed)
-    routes = list(_extended(chance.routes(12), seed))
+    generator = PolicyGenerator(seed)
+    routes = list(_extended(generator.routes(12), seed))
     document = configuration(routes, relaxed=seed % 3 == 0)
     draft = read_content(json.dumps(document).encode(), "gateway.yaml", {})
     if draft.settings is None:
@@ -74,7 +74,7 @@ def compare(seed: int, requests: int, agreement: Agreement, live: Live | None = 
         if live is not None:
             stack.enter_context(live.serving(document))
         for number in range(requests):
-            asked = chance.asked(routes)
+            asked = generator.asked(routes)
             if asked.person not in PEOPLE:  # spellings of credentials are not part of a policy
                 asked.person = "basic"
             if live is None and number % 13 == 0:

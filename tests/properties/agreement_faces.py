@@ -115,8 +115,8 @@ class Faces:
     # ---- the commands
 
     def _explained(self, asked: PolicyRequest, person: Person | None) -> Outcome:
-        said = document(explain(self._policy, self._roles, asked, person), self._settings)
-        decision, route = said["decision"], said["route"]
+        explained = document(explain(self._policy, self._roles, asked, person), self._settings)
+        decision, route = explained["decision"], explained["route"]
         if decision["status"] == _ANSWERED:
             return "answered"
         return _outcome(
@@ -190,8 +190,8 @@ class Faces:
     def _verified(self, written: Written, *, handshake: bool) -> Outcome:
         """The request as described by a proxy in front, in its own fields."""
         about_pages = [each for each in _fields(written.fields) if each[0].lower().decode() in _ABOUT_PAGES]
-        told = {"Method": written.method, "Uri": written.target, "Host": written.host}
-        fields = [(f"X-Forwarded-{name}".encode(), value.encode()) for name, value in told.items()]
+        forwarded = {"Method": written.method, "Uri": written.target, "Host": written.host}
+        fields = [(f"X-Forwarded-{name}".encode(), value.encode()) for name, value in forwarded.items()]
         fields += [(b"Host", b"verify.test"), *about_pages, *self._credential(written)]
         fields += [(b"Sec-WebSocket-Key", b"AAAAAAAAAAAAAAAAAAAAAA==")] if handshake else []
         question = self._head("GET", "/_gateway/verify", fields, peer=_TRUSTED)
@@ -228,10 +228,10 @@ class Faces:
 def _asked(written: Written, *, handshake: bool) -> PolicyRequest:
     named = {name.lower(): value for name, value in _fields(written.fields)}
     origin, method = named.get(b"origin"), written.method.encode()
-    wanted = named.get(b"access-control-request-method")
-    is_preflight = origin is not None and wanted is not None and method == b"OPTIONS"
+    requested = named.get(b"access-control-request-method")
+    is_preflight = origin is not None and requested is not None and method == b"OPTIONS"
     return PolicyRequest(
-        wanted if is_preflight and wanted is not None else method,
+        requested if is_preflight and requested is not None else method,
         written.target.encode(),
         written.host.encode(),
         origin,

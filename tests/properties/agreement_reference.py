@@ -75,8 +75,12 @@ def _authorized(route: Route, roles: Mapping[str, Sequence[str]], segments: list
     held = set(person.own_roles)
     while more := {implied for role in held for implied in roles.get(role, ())} - held:
         held |= more
-    wanted = route.get("roles")
-    fits = all(role in held for role in wanted["all"]) if isinstance(wanted, dict) else bool(held & set(wanted or ()))
+    required = route.get("roles")
+    fits = (
+        all(role in held for role in required["all"])
+        if isinstance(required, dict)
+        else bool(held & set(required or ()))
+    )
     parts = route["path"].strip("/").split("/")
     owner = route.get("owner")
     is_owner = owner is not None and segments[parts.index(f"{{{owner}}}")] == person.id.encode()

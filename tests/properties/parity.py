@@ -67,7 +67,7 @@ class Asked:
         return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + content
 
 
-class Chance:
+class PolicyGenerator:
     """Generates policies and requests. `native`: only what Envoy can decide without the gateway."""
 
     def __init__(self, seed: int, *, native: bool = False) -> None:
@@ -183,10 +183,10 @@ class Chance:
         parts = [self._segment(part) for part in path.split("/")[1:] if part != "**"]
         if path.endswith("**"):
             parts += [pick.choice(_LITERALS) for _ in range(pick.randint(0, 2))]
-        chance = pick.random()
-        if chance < 0.25:
+        generator = pick.random()
+        if generator < 0.25:
             parts.insert(pick.randint(0, len(parts)), pick.choice(_TRICKS).replace(" ", ""))
-        elif chance < 0.4:
+        elif generator < 0.4:
             parts = [self._respelled(part) for part in parts]
         slash = pick.choice(["", "", "", "/"])
         return "/" + "/".join(parts) + slash + pick.choice(_QUERIES)

@@ -19,7 +19,7 @@ from typing import Final
 from gateway.errors import Refusal
 from gateway.wire.fields import fold
 from gateway.wire.paths import canonical_path
-from tests.properties.parity import IDENTITY, Asked, Chance
+from tests.properties.parity import IDENTITY, Asked, PolicyGenerator
 from tests.properties.parity_lab import ParityLab
 
 CALLER: Final = "127.0.0.9"  # not a trusted proxy, unlike Envoy at 127.0.0.1
@@ -68,8 +68,8 @@ def outcome(port: int, data: bytes) -> Outcome:
     echoed = next((field.partition(":")[2] for field in fields if field.lower().startswith("x-echo:")), None)
     number = int(status.split(" ")[1])
     if echoed is not None:
-        said = json.loads(echoed)
-        return Outcome(number, "", said["upstream"], said["line"], tuple(_seen(said["fields"], name) for name in _SEEN))
+        echo = json.loads(echoed)
+        return Outcome(number, "", echo["upstream"], echo["line"], tuple(_seen(echo["fields"], name) for name in _SEEN))
     try:
         return Outcome(number, json.loads(body).get("code", ""))
     except ValueError:
@@ -97,14 +97,14 @@ _SEEN: Final = (
 
 def _seen(fields: list[str], name: str) -> tuple[str, ...]:
     """The values of a field for an upstream that folds names. Empty values do not count."""
-    wanted = name.lower()
+    lowered = name.lower()
     pairs = (field.partition(":") for field in fields)
     folded = ((fold(key.encode("latin-1")).decode(), value.strip()) for key, _, value in pairs)
-    found = tuple(value for key, value in folded if key == wanted and value)
+    found = tuple(value for key, value in folded if key == lowered and value)
     # Envoy joins repeated lines (RFC 9110, section 5.3).
-    found = (",".join(found),) if found and wanted == "authorization" else found
+    found = (",".join(found),) if found and lowered == "authorization" else found
     # A request through the gateway and Envoy has one more hop. The client comes first.
-    return tuple(value.partition(",")[0] for value in found) if wanted == "x-forwarded-for" else found
+    return tuple(value.partition(",")[0] for value in found) if lowered == "x-forwarded-for" else found
 
 
 # ---- the comparison
@@ -129,13 +129,13 @@ class Tally:
     refused: int = 0
 
 
-def compare(ground: ParityLab, seed: int, count: int, *, native: bool, tally: Tally) -> Iterator[Difference]:
+def compare(lab: ParityLab, seed: int, count: int, *, native: bool, tally: Tally) -> Iterator[Difference]:
     """Compare `count` requests for one policy."""
-    chance = Chance(seed, native=native)
-    routes = chance.routes(12)
-    with ground.pair(routes, native=native) as pair:
+    generator = PolicyGenerator(seed, native=native)
+    routes = generator.routes(12)
+    with lab.pair(routes, native=native) as pair:
         for _ in range(count):
-            asked = chance.asked(routes)
+            asked = generator.asked(routes)
             data = asked.as_bytes(pair.tokens)
             ours, its = outcome(pair.gateway, data), outcome(pair.envoy, data)
             tally.requests += 1
@@ -154,17 +154,17 @@ def main() -> int:
     options = parser.parse_args()
     found = 0
     with tempfile.TemporaryDirectory(prefix="gateway-parity-") as directory:
-        ground = ParityLab(Path(directory))
+        lab = ParityLab(Path(directory))
         for native in (False, True):
             tally = Tally()
             for seed in range(options.seed, options.seed + options.policies):
-                for difference in compare(ground, seed, options.requests, native=native, tally=tally):
+                for difference in compare(lab, seed, options.requests, native=native, tally=tally):
                     found += 1
                     print(difference)
             way = "--native" if native else "ext_authz"
             print(f"{way}: {options.policies} policies, {tally.requests} requests, "
                   f"{tally.passed} passed and {tally.refused} refused by the gateway")  # fmt: skip
-        ground.close()
+        lab.close()
     print(f"{found} differences")
     return 1 if found else 0
 

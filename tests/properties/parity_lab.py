@@ -50,9 +50,9 @@ class Echo:
                 while (field := reader.readline()) not in (b"\r\n", b""):
                     fields.append(field.decode("latin-1").rstrip("\r\n"))
                 _read_body(reader, fields)
-                said = json.dumps({"upstream": self.name, "line": line.decode("latin-1").rstrip(), "fields": fields})
-                body = b"" if line.startswith(b"HEAD ") else said.encode()
-                head = f"HTTP/1.1 200 OK\r\nX-Echo: {said}\r\nContent-Length: {len(body)}\r\n\r\n"
+                content = json.dumps({"upstream": self.name, "line": line.decode("latin-1").rstrip(), "fields": fields})
+                body = b"" if line.startswith(b"HEAD ") else content.encode()
+                head = f"HTTP/1.1 200 OK\r\nX-Echo: {content}\r\nContent-Length: {len(body)}\r\n\r\n"
                 link.sendall(head.encode("latin-1") + body)
 
 
