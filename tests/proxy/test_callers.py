@@ -418,9 +418,9 @@ def test_a_silent_connection_ends_without_a_word(hurried: Gateway) -> None:
     if stock(hurried.face, "head limits"):
         pytest.skip("uvicorn waits for ever")
     with hurried.caller() as caller:
-        ending, said = caller.ended(within=3)
+        ending, sent = caller.ended(within=3)
         assert ending == "fin"
-        assert said == b"" or b" 408 " in said
+        assert sent == b"" or b" 408 " in sent
 
 
 def test_an_idle_connection_ends_after_keep_alive(hurried: Gateway, upstream: RecordingUpstream) -> None:

@@ -50,13 +50,13 @@ def preflight(path: str, method: str, *fields: str, origin: str = APP) -> bytes:
 
 def cors_of(found: Answer | Head) -> dict[str, str]:
     """The Access-Control fields by the rest of their names, without the exposed names. Each must be unique."""
-    told: dict[str, str] = {}
+    values: dict[str, str] = {}
     for name, value in found.fields:
         key = name.decode().lower()
         if key.startswith("access-control-") and key != "access-control-expose-headers":
-            assert key not in told
-            told[key.removeprefix("access-control-")] = value.decode()
-    return told
+            assert key not in values
+            values[key.removeprefix("access-control-")] = value.decode()
+    return values
 
 
 def vary_of(found: Answer) -> list[str]:
@@ -84,13 +84,13 @@ ALLOWED = [
 ]
 
 
-@pytest.mark.parametrize(("path", "method", "told"), ALLOWED)
+@pytest.mark.parametrize(("path", "method", "expected"), ALLOWED)
 def test_a_preflight_is_answered_without_a_credential_and_without_the_upstream(
-    gateway: Gateway, upstream: RecordingUpstream, path: str, method: str, told: dict[str, str]
+    gateway: Gateway, upstream: RecordingUpstream, path: str, method: str, expected: dict[str, str]
 ) -> None:
     found = gateway.ask(preflight(path, method, "Access-Control-Request-Headers: authorization,content-type"))
     assert (found.status, found.body) == (204, b"")
-    assert cors_of(found) == READABLE | {"max-age": "300"} | told
+    assert cors_of(found) == READABLE | {"max-age": "300"} | expected
     assert vary_of(found) == ["Origin"]
     assert found.value("cache-control") == b"no-store"
     assert found.value("content-length") is None
@@ -247,9 +247,9 @@ def test_a_page_may_read_why_it_was_refused(gateway: Gateway, upstream: Recordin
         (request("/pages/small", method="POST", fields=large), (413, "body_too_large"), READABLE),
         (request("/pages/dead", fields=[origin]), (502, "upstream_unreachable"), READABLE),
     ]
-    for data, refused, told in cases:
+    for data, refused, expected in cases:
         found = gateway.ask(data)
-        assert (found.refused(), cors_of(found), vary_of(found)) == (refused, told, ["Origin"])
+        assert (found.refused(), cors_of(found), vary_of(found)) == (refused, expected, ["Origin"])
         stranger = gateway.ask(data.replace(APP.encode(), EVIL.encode()))
         assert (stranger.refused(), cors_of(stranger), vary_of(stranger)) == (refused, {}, ["Origin"])
 

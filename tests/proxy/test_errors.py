@@ -165,14 +165,14 @@ def test_every_refusal_has_the_same_form(causes: Causes, code: str) -> None:
     assert got.value("content-type") == b"application/problem+json"
     assert got.values("cache-control") == [b"no-store"]
     assert got.framing == "length"
-    said = got.json()
+    problem = got.json()
     keys = {"type", "title", "status", "detail", "code", "request_id"}
-    assert set(said) == (keys | {"errors"} if status == 422 else keys)
-    assert said["status"] == status
-    assert isinstance(said["type"], str)
-    assert said["title"] == HTTPStatus(status).phrase
-    assert isinstance(said["detail"], str) and said["detail"]
-    assert isinstance(said["request_id"], str) and said["request_id"]
+    assert set(problem) == (keys | {"errors"} if status == 422 else keys)
+    assert problem["status"] == status
+    assert isinstance(problem["type"], str)
+    assert problem["title"] == HTTPStatus(status).phrase
+    assert isinstance(problem["detail"], str) and problem["detail"]
+    assert isinstance(problem["request_id"], str) and problem["request_id"]
     assert got.head.has("www-authenticate") == (status == 401)
     assert got.head.has("allow") == (status == 405)
     assert not got.head.has("location")

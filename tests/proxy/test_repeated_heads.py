@@ -155,7 +155,7 @@ def test_a_request_line_means_the_same_after_a_repeated_block(
     odd = line.encode("latin-1") + b" HTTP/" + version.encode() + block
     method = line.split(" ")[0] if line.startswith("HEAD") else "GET"
 
-    def told(*before: bytes) -> tuple[object, ...]:
+    def seen_by_upstream(*before: bytes) -> tuple[object, ...]:
         upstream.requests.clear()
         with gateway.caller() as caller:
             for data in before:
@@ -168,7 +168,7 @@ def test_a_request_line_means_the_same_after_a_repeated_block(
         return answer.status, answer.code, answer.head.has("connection"), arrived
 
     good = b"GET /public/x HTTP/1.1" + block
-    assert told(good, good) == told()
+    assert seen_by_upstream(good, good) == seen_by_upstream()
 
 
 ROUTES = ["/public/x", "/api/x", "/forwarded/x", "/optional/x", "/optional-forwarded/x", "/own-host/x", "/sockets/x"]

@@ -13,11 +13,11 @@ from tests.support.wording import request
 PATHS = ("/public/a", "/api/x?token=1", "/optional/x", "/editors/x", "/admin/x", "/nowhere", "/auth/me", "/a/%2e%2e/b")
 
 
-def replayed(gateway: Gateway, policy: Path, wanted: int) -> ReplayReport:
+def replayed(gateway: Gateway, policy: Path, count: int) -> ReplayReport:
     def lines() -> list[bytes]:
         return [line.encode() for line in gateway.log().splitlines() if line.startswith("{")]
 
-    eventually(lambda: len(lines()) >= wanted)
+    eventually(lambda: len(lines()) >= count)
     replay = Replay(load_configuration(policy))
     for line in lines():
         replay.line(line)

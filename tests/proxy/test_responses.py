@@ -51,8 +51,8 @@ def test_fields_come_back_in_order_with_duplicates(gateway: Gateway, upstream: R
     ]
     upstream.on("/public/x", answer(200, [f"{name}: {value}" for name, value in sent], b"body"))
     got = gateway.get("/public/x")
-    wanted = [(name.lower().encode(), value.encode("latin-1")) for name, value in sent]
-    assert sent_back(got) == [*wanted, (b"content-length", b"4")]
+    expected = [(name.lower().encode(), value.encode("latin-1")) for name, value in sent]
+    assert sent_back(got) == [*expected, (b"content-length", b"4")]
     assert got.body == b"body"
 
 
@@ -184,7 +184,7 @@ def test_equal_lengths_on_several_lines_are_one_or_none(gateway: Gateway, upstre
 
 
 def test_the_head_of_a_get_has_no_body(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    for framing, wanted in (
+    for framing, expected in (
         ("Content-Length: 12345", [b"12345"]),
         ("Transfer-Encoding: chunked", []),
         ("X-No-Framing: 1", []),
@@ -193,7 +193,7 @@ def test_the_head_of_a_get_has_no_body(gateway: Gateway, upstream: RecordingUpst
         with gateway.caller() as caller:
             caller.send(request("/public/x", method="HEAD"))
             got = caller.receive("HEAD")
-            assert (got.status, got.values("content-length"), got.value("etag")) == (200, wanted, b'"x"')
+            assert (got.status, got.values("content-length"), got.value("etag")) == (200, expected, b'"x"')
             caller.send(request("/public/y"))
             assert caller.receive().body == b"upstream"
 
@@ -231,8 +231,8 @@ def test_response_trailers_are_passed_on(gateway: Gateway, upstream: RecordingUp
     got = gateway.get("/public/x", "TE: trailers", "Connection: TE")
     assert (got.whole, got.body) == (True, b"abc")
     lost = stock(gateway.face, "response trailers") or lacks(gateway.engine, "trailers")
-    wanted = [] if lost else [(b"x-check", b"1"), (b"x-more", b"2"), (b"x-check", b"3")]
-    assert [(name.lower(), value) for name, value in got.trailers] == wanted
+    expected = [] if lost else [(b"x-check", b"1"), (b"x-more", b"2"), (b"x-check", b"3")]
+    assert [(name.lower(), value) for name, value in got.trailers] == expected
     promised = [] if lacks(gateway.engine, "trailers") else [b"trailers"]
     assert upstream.only.values("te") == promised, "who says `TE: trailers` does not lose them (RFC 9110 10.1.4)"
 

@@ -44,8 +44,8 @@ def test_an_admission_that_would_be_refused_is_counted(
     statuses = [gateway.get("/tried/open/admin", *lines).status for lines in ((), (user.line,), (admin.line,))]
     assert statuses == [200, 200, 200]
     assert len(upstream.requests) == 3
-    wanted = {"token_missing": 1, "forbidden": 1, "allowed": 1}
-    eventually(lambda: grown(before, counted(gateway, "close-it")) == wanted)
+    expected = {"token_missing": 1, "forbidden": 1, "allowed": 1}
+    eventually(lambda: grown(before, counted(gateway, "close-it")) == expected)
 
 
 def test_a_refusal_that_would_be_admitted_is_counted(
@@ -82,17 +82,18 @@ def test_a_difference_is_reported_once_a_minute(gateway: Gateway, user: Account)
     for _ in range(20):
         gateway.get("/tried/open/admin", user.line)
 
-    def told() -> list[str]:
+    def shadow_lines() -> list[str]:
         return [
             line
             for line in gateway.log().splitlines()
             if line.startswith("gateway: shadow: would refuse an allowed request route=close-it would=forbidden")
         ]
 
-    eventually(lambda: len(told()) >= 1)
-    assert len(told()) == 1
+    eventually(lambda: len(shadow_lines()) >= 1)
+    assert len(shadow_lines()) == 1
     assert re.search(
-        r" decided=allowed by=/tried/open/\*\* method=GET path=/tried/open/admin user=\S+ request_id=\S+ ", told()[0]
+        r" decided=allowed by=/tried/open/\*\* method=GET path=/tried/open/admin user=\S+ request_id=\S+ ",
+        shadow_lines()[0],
     )
 
 

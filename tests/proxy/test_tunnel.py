@@ -33,7 +33,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 
 @dataclass
-class Rig:
+class Harness:
     """A tunnel between two connections; `caller` and `upstream` are the far ends."""
 
     tunnel: Tunnel
@@ -46,7 +46,7 @@ class Rig:
 
 
 @asynccontextmanager
-async def harness(*, early: tuple[bytes, bytes] = (b"", b"")) -> AsyncIterator[Rig]:
+async def harness(*, early: tuple[bytes, bytes] = (b"", b"")) -> AsyncIterator[Harness]:
     loop = asyncio.get_running_loop()
     ended: list[tuple[int, int]] = []
     tunnel = Tunnel(loop, lambda tunnel: ended.append(tunnel.passed))
@@ -58,7 +58,7 @@ async def harness(*, early: tuple[bytes, bytes] = (b"", b"")) -> AsyncIterator[R
         transports.append(transport)
     tunnel.join(transports[0], transports[1], early)
     try:
-        yield Rig(tunnel, ends[0], ends[1], ended)
+        yield Harness(tunnel, ends[0], ends[1], ended)
     finally:
         for end in ends:
             end.close()
@@ -130,7 +130,7 @@ def test_a_peer_that_reads_a_little_gets_another_minute(run: Run) -> None:
     run(scenario())
 
 
-async def _settled(each: Rig) -> None:
+async def _settled(each: Harness) -> None:
     """Wait until no bytes move."""
     last = None
     while last != (last := (each.tunnel.passed, each.tunnel.caller.transport.get_write_buffer_size())):

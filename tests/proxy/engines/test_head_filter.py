@@ -52,10 +52,10 @@ PASSED = {
 }
 
 
-@pytest.mark.parametrize(("sent", "wanted"), PASSED.values(), ids=PASSED)
-def test_only_the_final_head_and_the_bytes_behind_it_reach_h11(sent: bytes, wanted: bytes) -> None:
+@pytest.mark.parametrize(("sent", "expected"), PASSED.values(), ids=PASSED)
+def test_only_the_final_head_and_the_bytes_behind_it_reach_h11(sent: bytes, expected: bytes) -> None:
     got, hints = passed(sent)
-    assert got == wanted
+    assert got == expected
     assert all(hint == [(b"Link", b"</a>")] for hint in hints)
 
 

@@ -385,11 +385,11 @@ async def test_a_client_can_disconnect_while_it_is_answered(upstream: RecordingU
         def __init__(self, at: str) -> None:
             super().__init__()
             self.at = at
-            self.told: list[str] = []
+            self.calls: list[str] = []
             self.exchange: Exchange | None = None
 
         def tell(self, what: str) -> None:
-            self.told.append(what)
+            self.calls.append(what)
             if what == self.at and self.exchange is not None:
                 self.exchange.cancel()
 
@@ -406,7 +406,7 @@ async def test_a_client_can_disconnect_while_it_is_answered(upstream: RecordingU
             self.tell("body")
 
         def flush(self) -> None:
-            if self.told[-1:] != ["flush"]:
+            if self.calls[-1:] != ["flush"]:
                 self.tell("flush")
 
         def end(self, trailers: Any = ()) -> None:
@@ -423,10 +423,10 @@ async def test_a_client_can_disconnect_while_it_is_answered(upstream: RecordingU
             outcome = Leaving(at)
             request = UpstreamRequest(b"GET", b"GET /x HTTP/1.1\r\n", b"", length=0)
             outcome.exchange = harness.engine.open(request, outcome, asyncio.get_running_loop().time())
-            await until(lambda outcome: outcome.at in outcome.told, outcome)
+            await until(lambda outcome: outcome.at in outcome.calls, outcome)
             await asyncio.sleep(0.1)
-            assert outcome.told[-1] == at
-            assert outcome.told.count(at) == 1
+            assert outcome.calls[-1] == at
+            assert outcome.calls.count(at) == 1
         assert harness.engine.open_connections == 0
 
 

@@ -17,7 +17,7 @@ POLICIES = ("round_robin", "least_requests")
 
 
 @dataclass(eq=False)
-class Place:
+class FakeTarget:
     """A target: `load` is set by tests."""
 
     name: str
@@ -25,17 +25,17 @@ class Place:
     load: int = 0
 
 
-def places(count: int, checks: HealthSettings | None = None) -> list[Place]:
-    return list(map(Place, "abcdefgh", UpstreamHealth(count, checks, OUT).targets))
+def places(count: int, checks: HealthSettings | None = None) -> list[FakeTarget]:
+    return list(map(FakeTarget, "abcdefgh", UpstreamHealth(count, checks, OUT).targets))
 
 
-def take_down(target: Place) -> None:
+def take_down(target: FakeTarget) -> None:
     """Let the health checks of a target fail."""
     for _ in range(CHECKS.fall):
         target.health.checked(healthy=False, now=0.0)
 
 
-def chosen(balancer: "Balancer[Place]", times: int, now: float = 0.0) -> "Counter[str]":
+def chosen(balancer: "Balancer[FakeTarget]", times: int, now: float = 0.0) -> "Counter[str]":
     names = (one.name for one in (balancer.choose(now) for _ in range(times)) if one is not None)
     return Counter(names)
 
@@ -219,13 +219,13 @@ KEYS = [b"key-%d" % number for number in range(2000)]
 NAMES = [f"http://10.0.0.{number}:8000" for number in range(8)]
 
 
-def homes(balancer: "Balancer[Place]", keys: list[bytes] = KEYS) -> list[str]:
+def homes(balancer: "Balancer[FakeTarget]", keys: list[bytes] = KEYS) -> list[str]:
     """The names of the targets of some keys."""
     found = [balancer.choose(0.0, None, key) for key in keys]
     return [one.name for one in found if one is not None]
 
 
-def hashing(targets: list[Place]) -> "HashBalancer[Place]":
+def hashing(targets: list[FakeTarget]) -> "HashBalancer[FakeTarget]":
     return HashBalancer(targets, [NAMES["abcdefgh".index(target.name)] for target in targets])
 
 

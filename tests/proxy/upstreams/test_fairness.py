@@ -47,8 +47,8 @@ class Stopped:
 
 
 @pytest.fixture
-async def crowd() -> AsyncIterator["Crowd"]:
-    gathered = Crowd()
+async def senders() -> AsyncIterator["Clients"]:
+    gathered = Clients()
     yield gathered
     gathered.leave()
 
@@ -56,7 +56,7 @@ async def crowd() -> AsyncIterator["Crowd"]:
 Under = tuple[Outcome, Exchange]
 
 
-class Crowd:
+class Clients:
     """Requests of clients, which disconnect at the end of the test."""
 
     def __init__(self) -> None:
@@ -80,12 +80,14 @@ class Crowd:
 
 
 @pytest.mark.usefixtures("either_engine")
-async def test_a_client_that_holds_half_of_the_connections_waits_while_others_do(fleet: Fleet, crowd: Crowd) -> None:
+async def test_a_client_that_holds_half_of_the_connections_waits_while_others_do(
+    fleet: Fleet, senders: Clients
+) -> None:
     target = Stopped(fleet)
     async with running(settings(fleet["a"].url, max_connections=PLACES)) as harness:
-        crowd.clients(harness, "AAAA")
+        senders.clients(harness, "AAAA")
         await target.holds(4)
-        outcomes = crowd.clients(harness, "AAABBC")
+        outcomes = senders.clients(harness, "AAABBC")
         for _ in range(2):
             await target.answer_one()
         served = [served.head.partition(b"X-Id: ")[2][:1] for served in target.stopped]
@@ -101,10 +103,10 @@ async def test_a_client_that_holds_half_of_the_connections_waits_while_others_do
 
 
 @pytest.mark.usefixtures("either_engine")
-async def test_a_client_alone_gets_all_connections(fleet: Fleet, crowd: Crowd) -> None:
+async def test_a_client_alone_gets_all_connections(fleet: Fleet, senders: Clients) -> None:
     target = Stopped(fleet)
     async with running(settings(fleet["a"].url, max_connections=PLACES)) as harness:
-        crowd.clients(harness, "AAAAAA")
+        senders.clients(harness, "AAAAAA")
         await target.holds(4)
         assert harness.engine.open_connections == PLACES
         await target.answer_one()
@@ -112,13 +114,13 @@ async def test_a_client_alone_gets_all_connections(fleet: Fleet, crowd: Crowd) -
 
 
 @pytest.mark.usefixtures("either_engine")
-async def test_a_flood_of_one_client_does_not_fill_the_queue_for_others(fleet: Fleet, crowd: Crowd) -> None:
+async def test_a_flood_of_one_client_does_not_fill_the_queue_for_others(fleet: Fleet, senders: Clients) -> None:
     target = Stopped(fleet)
     async with running(settings(fleet["a"].url, max_connections=2)) as harness:
-        flood = crowd.clients(harness, "AA")
+        flood = senders.clients(harness, "AA")
         await target.holds(2)
-        flood += crowd.clients(harness, "A" * 4096)
-        (other,) = crowd.clients(harness, "B")
+        flood += senders.clients(harness, "A" * 4096)
+        (other,) = senders.clients(harness, "B")
         await target.answer_one()
         assert target.stopped[-1].head.partition(b"X-Id: ")[2][:1] == b"B"
         refused = [outcome for outcome in flood if outcome.done.done() and outcome.refusal]
@@ -127,7 +129,7 @@ async def test_a_flood_of_one_client_does_not_fill_the_queue_for_others(fleet: F
 
 
 @pytest.mark.usefixtures("either_engine")
-async def test_requests_of_many_clients_are_all_answered(fleet: Fleet, crowd: Crowd) -> None:
+async def test_requests_of_many_clients_are_all_answered(fleet: Fleet, senders: Clients) -> None:
     fleet["a"].behaviour = lambda served: served.later(0.002, lambda: served.send(OK))
     async with running(settings(fleet["a"].url, max_connections=3)) as harness:
         outcomes = [harness.begin(client=f"198.51.100.{number % 7}")[0] for number in range(300)]
@@ -147,18 +149,18 @@ async def waits_at_most(harness: Harness, seconds: float) -> Outcome:
     return outcome
 
 
-def slow_uploads(crowd: Crowd, harness: Harness, count: int, client: str = A) -> list[Under]:
+def slow_uploads(senders: Clients, harness: Harness, count: int, client: str = A) -> list[Under]:
     """Uploads that have begun; the first ones have sent more than the last."""
-    begun = [crowd.begin(harness, "POST", length=1000, client=client) for _ in range(count)]
+    begun = [senders.begin(harness, "POST", length=1000, client=client) for _ in range(count)]
     for number, (_, exchange) in enumerate(begun):
         exchange.write(b"x" * (count - number))
     return begun
 
 
 @pytest.mark.usefixtures("either_engine")
-async def test_slow_uploads_beyond_half_of_the_connections_end_when_others_wait(fleet: Fleet, crowd: Crowd) -> None:
+async def test_slow_uploads_beyond_half_of_the_connections_end_when_others_wait(fleet: Fleet, senders: Clients) -> None:
     async with running(settings(fleet["a"].url, max_connections=PLACES)) as harness:
-        uploads = slow_uploads(crowd, harness, PLACES)
+        uploads = slow_uploads(senders, harness, PLACES)
         await asyncio.to_thread(eventually, lambda: fleet["a"].accepted == PLACES)
         await asyncio.sleep(1.0)
         assert not any(outcome.done.done() for outcome, _ in uploads), "while it is alone"
@@ -177,19 +179,21 @@ async def test_slow_uploads_beyond_half_of_the_connections_end_when_others_wait(
 
 
 @pytest.mark.usefixtures("either_engine")
-async def test_half_of_the_connections_stay_with_slow_uploads(fleet: Fleet, crowd: Crowd) -> None:
+async def test_half_of_the_connections_stay_with_slow_uploads(fleet: Fleet, senders: Clients) -> None:
     async with running(settings(fleet["a"].url, max_connections=PLACES, connect_timeout=1.0)) as harness:
-        uploads = slow_uploads(crowd, harness, 2) + slow_uploads(crowd, harness, 2, C)
+        uploads = slow_uploads(senders, harness, 2) + slow_uploads(senders, harness, 2, C)
         await asyncio.to_thread(eventually, lambda: fleet["a"].accepted == PLACES)
         assert (await harness.ask(client=B)).code == "overloaded"
         assert not any(outcome.done.done() for outcome, _ in uploads)
 
 
 @pytest.mark.usefixtures("either_engine")
-async def test_event_streams_beyond_half_of_the_connections_end_when_others_wait(fleet: Fleet, crowd: Crowd) -> None:
+async def test_event_streams_beyond_half_of_the_connections_end_when_others_wait(
+    fleet: Fleet, senders: Clients
+) -> None:
     fleet["a"].behaviour = lambda served: served.send(EVENTS)
     async with running(settings(fleet["a"].url, max_connections=PLACES)) as harness:
-        streams = [crowd.begin(harness, client=A)[0] for _ in range(PLACES)]
+        streams = [senders.begin(harness, client=A)[0] for _ in range(PLACES)]
         await until(lambda: all(stream.content for stream in streams))
         fleet["a"].behaviour = well
         await waits_at_most(harness, 1.5)
@@ -199,12 +203,12 @@ async def test_event_streams_beyond_half_of_the_connections_end_when_others_wait
 
 @pytest.mark.usefixtures("either_engine")
 async def test_responses_that_are_not_read_beyond_half_of_the_connections_end_when_others_wait(
-    fleet: Fleet, crowd: Crowd
+    fleet: Fleet, senders: Clients
 ) -> None:
     large = b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n" + b"x" * 50_000_000
     fleet["a"].behaviour = lambda served: served.send(large)
     async with running(settings(fleet["a"].url, max_connections=PLACES)) as harness:
-        downloads = [crowd.begin(harness, client=A) for _ in range(PLACES)]
+        downloads = [senders.begin(harness, client=A) for _ in range(PLACES)]
         async with asyncio.timeout(5):
             while not all(outcome.pieces for outcome, _ in downloads):
                 await asyncio.sleep(0.001)
@@ -217,21 +221,21 @@ async def test_responses_that_are_not_read_beyond_half_of_the_connections_end_wh
 
 
 @pytest.mark.usefixtures("either_engine")
-async def test_requests_that_the_target_works_on_do_not_end(fleet: Fleet, crowd: Crowd) -> None:
+async def test_requests_that_the_target_works_on_do_not_end(fleet: Fleet, senders: Clients) -> None:
     fleet["a"].behaviour = hang
     async with running(settings(fleet["a"].url, max_connections=PLACES, connect_timeout=1.0)) as harness:
-        working = [crowd.begin(harness, "POST", body=b"x", client=A)[0] for _ in range(PLACES)]
+        working = [senders.begin(harness, "POST", body=b"x", client=A)[0] for _ in range(PLACES)]
         await asyncio.to_thread(eventually, lambda: fleet["a"].requests == PLACES)
         assert (await harness.ask(client=B)).code == "overloaded"
         assert not any(outcome.done.done() for outcome in working)
 
 
-async def test_uploads_that_the_target_does_not_read_do_not_end(crowd: Crowd) -> None:
+async def test_uploads_that_the_target_does_not_read_do_not_end(senders: Clients) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with running(settings(url, max_connections=PLACES, connect_timeout=1.0)) as harness:
         size = 32 << 20
-        uploads = [crowd.begin(harness, "POST", length=size, client=A) for _ in range(PLACES)]
+        uploads = [senders.begin(harness, "POST", length=size, client=A) for _ in range(PLACES)]
         await until(lambda: all(exchange.waiting is False for _, exchange in uploads))
         for _, exchange in uploads:
             exchange.write(b"x" * (size - 1))

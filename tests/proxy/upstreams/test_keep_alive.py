@@ -209,7 +209,7 @@ async def test_a_tls_connection_with_something_unread_is_not_used(tmp_path: Path
 # ---- servers that close idle connections, under load
 
 
-class Impatient:
+class ClosingServer:
     """A threaded server with plain sockets that closes connections after `idle` seconds without a request, and stops
     reading a moment before."""
 
@@ -264,7 +264,7 @@ async def posts(url: str, idle: float, spread: float, *, clients: int, seconds: 
 
 @pytest.mark.parametrize("idle", [0.4, 0.8])
 async def test_no_post_meets_a_connection_that_a_server_is_just_closing(idle: float) -> None:
-    server = Impatient(idle)
+    server = ClosingServer(idle)
     outcomes = await posts(server.url, idle, idle / 5, clients=12, seconds=2.0)
     server.stop()
     assert set(outcomes) == {"200"}

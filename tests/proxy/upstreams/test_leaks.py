@@ -73,7 +73,7 @@ def by_name(served: Served) -> None:
     (FAULTS.get(name) or GOOD[name])(served)
 
 
-class Storm:
+class RandomClients:
     """Clients that send random requests, and disconnect at random times. Deterministic by seed."""
 
     def __init__(self, address: tuple[str, int], seed: int) -> None:
@@ -82,7 +82,7 @@ class Storm:
         self.outcomes: Counter[str] = Counter()
         self.left = 0
 
-    async def blow(self, requests: int, callers: int = 40) -> None:
+    async def run(self, requests: int, callers: int = 40) -> None:
         self.left = requests
         await asyncio.gather(*(self._caller() for _ in range(callers)))
 
@@ -144,20 +144,20 @@ def test_requests_with_30_percent_faults_leave_nothing_behind(start: Start, flee
     gateway = start(upstreams, routes=[patient], patches={})
     assert isinstance(gateway, Patched) and gateway.process is not None
     process = psutil.Process(gateway.process.pid)
-    uvloop.run(Storm(gateway.address, 1).blow(scaled(8000)))
+    uvloop.run(RandomClients(gateway.address, 1).run(scaled(8000)))
     at_rest(gateway, fleet)
     before, files, memory = gateway.census(), descriptors(gateway), process.memory_info().rss
-    storm, started = Storm(gateway.address, 2), time.monotonic()
-    uvloop.run(storm.blow(REQUESTS))
+    clients, started = RandomClients(gateway.address, 2), time.monotonic()
+    uvloop.run(clients.run(REQUESTS))
     took = time.monotonic() - started
     at_rest(gateway, fleet)
     after, growth = gateway.census(), process.memory_info().rss - memory
-    print(f"\n{REQUESTS} requests in {took:.1f} s: {dict(storm.outcomes)}")
+    print(f"\n{REQUESTS} requests in {took:.1f} s: {dict(clients.outcomes)}")
     print(f"memory {growth / 1024:+.0f} KiB, descriptors {descriptors(gateway) - files:+d}")
     print({name: after[name] - before[name] for name in HELD})
     refusing.close()
-    assert storm.outcomes["connect"] == 0
-    assert 0.6 < storm.outcomes["200"] / REQUESTS < 0.9
+    assert clients.outcomes["connect"] == 0
+    assert 0.6 < clients.outcomes["200"] / REQUESTS < 0.9
     assert descriptors(gateway) <= files + 2 * PLACES, "no more than its pools may hold"
     assert growth < 8 * MiB
     for name in HELD:

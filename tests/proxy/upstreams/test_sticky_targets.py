@@ -86,10 +86,10 @@ def test_long_polling_stays_with_one_process(
     gateway = start({"chat": upstream}, face, routes=[ROUTE])
     for visit in ("one", "two", "three"):
         own = [field.replace("%s", visit) for field in fields]
-        said = converse(gateway, own)
-        assert [answer.status for answer in said] == [200] * 5, said[-1].body
-        assert said[-1].body == b'42["loud","HELLO"]'
-        session = json.loads(said[0].body[1:])["sid"]
+        messages = converse(gateway, own)
+        assert [answer.status for answer in messages] == [200] * 5, messages[-1].body
+        assert messages[-1].body == b'42["loud","HELLO"]'
+        session = json.loads(messages[0].body[1:])["sid"]
         with Socket(gateway, f"/socket.io/?EIO=4&transport=websocket&sid={session}", *own) as socket:
             socket.say(text("2probe"))
             assert socket.message() == b"3probe"

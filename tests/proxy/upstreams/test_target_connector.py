@@ -133,7 +133,7 @@ async def test_a_connection_is_given_to_its_protocol_with_the_bytes_that_came_fi
 # ---- unresponsive addresses
 
 
-class Dead:
+class UnansweredAddresses:
     """Addresses that neither accept nor refuse connections at a port."""
 
     def __init__(self, *addresses: str, port: int = 0) -> None:
@@ -156,9 +156,9 @@ async def timed(one: TargetConnector, within: float = 3.0) -> tuple[str, float]:
 
 
 @pytest.fixture
-def dead_and_well() -> Iterator[tuple[int, Dead]]:
+def dead_and_well() -> Iterator[tuple[int, UnansweredAddresses]]:
     """A port at which 127.0.0.1 and 127.0.0.2 are unresponsive and 127.0.0.3 accepts."""
-    dead = Dead("127.0.0.1", "127.0.0.2")
+    dead = UnansweredAddresses("127.0.0.1", "127.0.0.2")
     well = socket.create_server(("127.0.0.3", dead.port), backlog=512)
     yield dead.port, dead
     well.close()
@@ -167,7 +167,7 @@ def dead_and_well() -> Iterator[tuple[int, Dead]]:
 
 @pytest.mark.parametrize("addresses", [["127.0.0.3", "127.0.0.1"], ["127.0.0.3", "127.0.0.1", "127.0.0.2"]])
 async def test_a_dead_address_costs_a_quarter_of_a_second_and_once(
-    dead_and_well: tuple[int, Dead], addresses: list[str]
+    dead_and_well: tuple[int, UnansweredAddresses], addresses: list[str]
 ) -> None:
     one = connector(named(dead_and_well[0]), Names(addresses))
     took = []
@@ -180,14 +180,16 @@ async def test_a_dead_address_costs_a_quarter_of_a_second_and_once(
     assert sorted(took)[-2] < 0.2
 
 
-async def test_simultaneous_dials_pass_a_dead_address_together(dead_and_well: tuple[int, Dead]) -> None:
+async def test_simultaneous_dials_pass_a_dead_address_together(dead_and_well: tuple[int, UnansweredAddresses]) -> None:
     one = connector(named(dead_and_well[0]), Names(["127.0.0.1", "127.0.0.3"]))
     results = await asyncio.gather(*(timed(one) for _ in range(50)))
     assert {peer for peer, _ in results} == {"127.0.0.3"}
     assert max(seconds for _, seconds in results) < 1.0
 
 
-async def test_an_address_that_was_dead_is_used_again_after_a_while(dead_and_well: tuple[int, Dead]) -> None:
+async def test_an_address_that_was_dead_is_used_again_after_a_while(
+    dead_and_well: tuple[int, UnansweredAddresses],
+) -> None:
     port, dead = dead_and_well
     one = connector(named(port), Names(["127.0.0.1", "127.0.0.3"]), avoid=0.5)
     assert set(await dialled(one, 4)) == {"127.0.0.3"}
@@ -199,7 +201,9 @@ async def test_an_address_that_was_dead_is_used_again_after_a_while(dead_and_wel
     back.close()
 
 
-async def test_an_address_that_was_dead_is_used_when_the_others_are(dead_and_well: tuple[int, Dead]) -> None:
+async def test_an_address_that_was_dead_is_used_when_the_others_are(
+    dead_and_well: tuple[int, UnansweredAddresses],
+) -> None:
     port, dead = dead_and_well
     names = Names(["127.0.0.1", "127.0.0.3"])
     one = connector(named(port), names)
@@ -216,7 +220,7 @@ async def test_an_address_that_was_dead_is_used_when_the_others_are(dead_and_wel
 
 async def test_the_families_of_addresses_alternate() -> None:
     """Often all IPv6 addresses are unreachable: they must not be tried one after another."""
-    dead = Dead("::1", "::ffff:127.0.0.8")
+    dead = UnansweredAddresses("::1", "::ffff:127.0.0.8")
     well = socket.create_server(("127.0.0.3", dead.port), backlog=512)
     try:
         for answer in (["127.0.0.3", "::1", "::ffff:127.0.0.8"], ["::ffff:127.0.0.8", "::1", "127.0.0.3"]):
@@ -228,7 +232,7 @@ async def test_the_families_of_addresses_alternate() -> None:
         dead.close()
 
 
-async def test_where_all_addresses_are_dead_it_is_a_time_out(dead_and_well: tuple[int, Dead]) -> None:
+async def test_where_all_addresses_are_dead_it_is_a_time_out(dead_and_well: tuple[int, UnansweredAddresses]) -> None:
     one = connector(named(dead_and_well[0]), Names(["127.0.0.1", "127.0.0.2"]))
     started = asyncio.get_running_loop().time()
     with pytest.raises(TimeoutError):
@@ -236,7 +240,7 @@ async def test_where_all_addresses_are_dead_it_is_a_time_out(dead_and_well: tupl
     assert asyncio.get_running_loop().time() - started < 0.6
 
 
-async def test_every_address_is_tried_in_the_time_that_there_is(dead_and_well: tuple[int, Dead]) -> None:
+async def test_every_address_is_tried_in_the_time_that_there_is(dead_and_well: tuple[int, UnansweredAddresses]) -> None:
     one = connector(named(dead_and_well[0]), Names(["127.0.0.3", "127.0.0.1", "127.0.0.2"]))
     peer, _ = await timed(one, within=0.3)
     assert peer == "127.0.0.3"
@@ -395,7 +399,7 @@ class Hosts:
 
 @pytest.mark.parametrize("engine", ["native", "httpx"])
 def test_a_dead_address_of_an_upstream_costs_a_quarter_of_a_second_and_once(
-    tmp_path: Path, dead_and_well: tuple[int, Dead], engine: Engine
+    tmp_path: Path, dead_and_well: tuple[int, UnansweredAddresses], engine: Engine
 ) -> None:
     """Each response closes its connection."""
     port, _ = dead_and_well

@@ -22,7 +22,7 @@ from tests.support.fleet import Behaviour, Fleet, Served
 pytestmark = pytest.mark.usefixtures("either_engine")
 
 
-class Papers:
+class CertificateAuthority:
     """A certificate authority with certificates in files."""
 
     def __init__(self, folder: Path) -> None:
@@ -52,14 +52,14 @@ class Papers:
 
 
 @pytest.fixture
-def papers(tmp_path: Path) -> Papers:
-    return Papers(tmp_path)
+def certificates(tmp_path: Path) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path)
 
 
 @pytest.fixture
-def guarded(papers: Papers) -> Iterator[Fleet]:
+def guarded(certificates: CertificateAuthority) -> Iterator[Fleet]:
     """A target with a certificate for orders.internal that requires client certificates."""
-    fleet = Fleet("a", tls=papers.server("orders.internal", asks=True))
+    fleet = Fleet("a", tls=certificates.server("orders.internal", asks=True))
     yield fleet
     fleet.stop()
 
@@ -71,19 +71,23 @@ def secure(fleet: Fleet, **tls: Any) -> UpstreamSettings:
 # ---- server names
 
 
-async def test_a_target_that_requires_a_client_certificate_gets_it(papers: Papers, guarded: Fleet) -> None:
-    certificate, key = papers.client()
-    upstream = secure(guarded, ca=papers.ca, client_cert=certificate, client_key=key, server_name="orders.internal")
+async def test_a_target_that_requires_a_client_certificate_gets_it(
+    certificates: CertificateAuthority, guarded: Fleet
+) -> None:
+    certificate, key = certificates.client()
+    upstream = secure(
+        guarded, ca=certificates.ca, client_cert=certificate, client_key=key, server_name="orders.internal"
+    )
     async with running(upstream) as harness:
         assert {one.content for one in await harness.ask_many(20)} == {b"a"}
 
 
-async def test_certificate_and_key_may_be_one_file(papers: Papers, guarded: Fleet) -> None:
-    certificate, key = papers.client()
+async def test_certificate_and_key_may_be_one_file(certificates: CertificateAuthority, guarded: Fleet) -> None:
+    certificate, key = certificates.client()
     both = Path(certificate)
     both.write_bytes(both.read_bytes() + Path(key).read_bytes())
     async with running(
-        secure(guarded, ca=papers.ca, client_cert=certificate, server_name="orders.internal")
+        secure(guarded, ca=certificates.ca, client_cert=certificate, server_name="orders.internal")
     ) as harness:
         assert (await harness.ask()).content == b"a"
 
@@ -98,11 +102,11 @@ REFUSED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("changes", REFUSED.values(), ids=REFUSED)
 async def test_a_target_with_another_certificate_gets_nothing(
-    papers: Papers, guarded: Fleet, changes: dict[str, Any]
+    certificates: CertificateAuthority, guarded: Fleet, changes: dict[str, Any]
 ) -> None:
-    certificate, key = papers.client()
+    certificate, key = certificates.client()
     tls: dict[str, str | None] = {
-        "ca": papers.ca,
+        "ca": certificates.ca,
         "server_name": "orders.internal",
         "client_cert": certificate,
         "client_key": key,
@@ -115,8 +119,8 @@ async def test_a_target_with_another_certificate_gets_nothing(
     assert guarded.requests == 0
 
 
-async def test_without_verification_any_certificate_is_accepted(papers: Papers) -> None:
-    fleet = Fleet("a", tls=papers.server("somebody.else"))
+async def test_without_verification_any_certificate_is_accepted(certificates: CertificateAuthority) -> None:
+    fleet = Fleet("a", tls=certificates.server("somebody.else"))
     try:
         async with running(secure(fleet, verify=False)) as harness:
             assert (await harness.ask()).content == b"a"
@@ -124,7 +128,7 @@ async def test_without_verification_any_certificate_is_accepted(papers: Papers) 
         fleet.stop()
 
 
-async def test_a_target_that_does_not_speak_tls_is_unreachable(papers: Papers) -> None:
+async def test_a_target_that_does_not_speak_tls_is_unreachable(certificates: CertificateAuthority) -> None:
     fleet = Fleet("a")
     try:
         upstream = settings(fleet["a"].url.replace("http:", "https:"), connect_timeout=1.0)
@@ -153,14 +157,16 @@ def _end(served: Served) -> None:
 
 
 @pytest.mark.parametrize(("behaviour", "whole"), [(_cut, False), (_end, True)], ids=["cut", "ended"])
-def test_a_response_delimited_by_its_end_needs_close_notify(papers: Papers, behaviour: Behaviour, whole: bool) -> None:
+def test_a_response_delimited_by_its_end_needs_close_notify(
+    certificates: CertificateAuthority, behaviour: Behaviour, whole: bool
+) -> None:
     """RFC 9112 9.8: without close_notify the response can be truncated by an attacker. (On the event loop of `serve`;
     asyncio's own does not distinguish the two ends.)"""
-    fleet = Fleet("a", tls=papers.server("orders.internal"))
+    fleet = Fleet("a", tls=certificates.server("orders.internal"))
     fleet["a"].behaviour = behaviour
 
     async def ask() -> Outcome:
-        async with running(secure(fleet, ca=papers.ca, server_name="orders.internal")) as harness:
+        async with running(secure(fleet, ca=certificates.ca, server_name="orders.internal")) as harness:
             return await harness.ask()
 
     try:
@@ -184,28 +190,28 @@ def test_plain_targets_have_no_context() -> None:
     assert TlsContexts({"web": upstream}).of(upstream) is None
 
 
-def test_all_targets_of_an_upstream_share_a_context(papers: Papers) -> None:
-    upstream = settings("https://127.0.0.1:1", "HTTPS://127.0.0.1:2", tls=TlsSettings(ca=papers.ca))
+def test_all_targets_of_an_upstream_share_a_context(certificates: CertificateAuthority) -> None:
+    upstream = settings("https://127.0.0.1:1", "HTTPS://127.0.0.1:2", tls=TlsSettings(ca=certificates.ca))
     made = TlsContexts({"web": upstream})
     assert made.of(upstream) is made.of(upstream)
     assert made.of(upstream) is not None
 
 
-def unusable(papers: Papers) -> dict[str, dict[str, Any]]:
-    certificate, key = papers.client()
-    _, foreign = papers.client("somebody")
+def unusable(certificates: CertificateAuthority) -> dict[str, dict[str, Any]]:
+    certificate, key = certificates.client()
+    _, foreign = certificates.client("somebody")
     secret = load_pem_private_key(Path(key).read_bytes(), None)
-    locked = papers.folder / "locked.key"
+    locked = certificates.folder / "locked.key"
     locked.write_bytes(
         secret.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"?")
         )
     )
-    empty = papers.folder / "empty.pem"
+    empty = certificates.folder / "empty.pem"
     empty.write_bytes(b"")
     return {
-        "no such file": {"ca": str(papers.folder / "nowhere.pem")},
-        "a folder": {"ca": str(papers.folder)},
+        "no such file": {"ca": str(certificates.folder / "nowhere.pem")},
+        "a folder": {"ca": str(certificates.folder)},
         "an empty file": {"ca": str(empty)},
         "a key for a certificate": {"ca": key},
         "a certificate without a key": {"client_cert": certificate},
@@ -214,18 +220,18 @@ def unusable(papers: Papers) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_unusable_files_are_reported_with_their_upstream(papers: Papers) -> None:
-    for what, tls in unusable(papers).items():
+def test_unusable_files_are_reported_with_their_upstream(certificates: CertificateAuthority) -> None:
+    for what, tls in unusable(certificates).items():
         with pytest.raises(CannotStart, match=r"upstreams\.web\.tls: cannot be used: "):
             contexts(**tls)
             pytest.fail(what)
 
 
-def test_files_that_were_renewed_are_noticed(papers: Papers) -> None:
-    upstream = settings("https://127.0.0.1:1", tls=TlsSettings(ca=papers.ca))
-    before, again = contexts(ca=papers.ca), contexts(ca=papers.ca)
+def test_files_that_were_renewed_are_noticed(certificates: CertificateAuthority) -> None:
+    upstream = settings("https://127.0.0.1:1", tls=TlsSettings(ca=certificates.ca))
+    before, again = contexts(ca=certificates.ca), contexts(ca=certificates.ca)
     assert before.agree(again, upstream)
-    renewed = Path(papers.ca).with_suffix(".new")
+    renewed = Path(certificates.ca).with_suffix(".new")
     renewed.write_bytes(trustme.CA().cert_pem.bytes())
-    renewed.rename(papers.ca)
-    assert not before.agree(contexts(ca=papers.ca), upstream)
+    renewed.rename(certificates.ca)
+    assert not before.agree(contexts(ca=certificates.ca), upstream)
