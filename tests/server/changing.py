@@ -24,12 +24,12 @@ def reload(gateway: Gateway, configuration: Configuration | str | None = None, *
     before = len(gateway.log())
     gateway.signal(signal.SIGHUP)
 
-    def said() -> str:
+    def logged() -> str:
         text = gateway.log()[before:]
         done = text.count("the new configuration is in force") >= times or "the old configuration stays" in text
         return text if done and text.endswith("\n") else ""
 
-    eventually(said, timeout=20)
+    eventually(logged, timeout=20)
     return gateway.log()[before:]
 
 

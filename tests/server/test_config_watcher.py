@@ -21,11 +21,11 @@ class Watcher:
 
     def looks(self, count: int = 1) -> list[bool]:
         """The results of this many checks."""
-        said = []
+        changes = []
         for _ in range(count):
             self.now += EVERY
-            said.append(self.file.changed())
-        return said
+            changes.append(self.file.changed())
+        return changes
 
 
 @pytest.fixture
@@ -107,11 +107,11 @@ def test_a_file_that_comes_back_as_it_was_has_not_changed(path: Path) -> None:
 def test_it_looks_no_more_often_than_it_has_to(path: Path) -> None:
     watcher = Watcher(path)
     written(path)
-    said = []
+    changes = []
     for _ in range(30):
         watcher.now += EVERY / 10
-        said.append(watcher.file.changed())
-    assert said.index(True) >= 10
+        changes.append(watcher.file.changed())
+    assert changes.index(True) >= 10
 
 
 def test_it_loads_the_file(path: Path) -> None:

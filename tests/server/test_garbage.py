@@ -18,7 +18,7 @@ SIZE = 40 * MIB  # Of a process in which `MUCH` exceeds the relative threshold.
 LARGE = 400 * MIB  # Of a process in which it does not.
 
 
-class Knot:
+class SelfReference:
     """An object that only the garbage collector frees, because it references itself."""
 
     def __init__(self) -> None:
@@ -65,11 +65,11 @@ def grow_old(collector: Collector, now: float) -> list[object]:
     return kept
 
 
-def old_knot(collector: Collector) -> "weakref.ref[Knot]":
-    """A knot that became garbage after it was frozen."""
-    knot = Knot()
+def old_cycle(collector: Collector) -> "weakref.ref[SelfReference]":
+    """A cycle that became garbage after it was frozen."""
+    cycle = SelfReference()
     grow_old(collector, 1.0)
-    return weakref.ref(knot)
+    return weakref.ref(cycle)
 
 
 # ---- new objects
@@ -79,23 +79,23 @@ def test_a_tick_collects_the_objects_of_unfinished_steps() -> None:
     process = Process()
     collector = process.collector()
     kept: list[list[object]] = [[] for _ in range(STEP + 10)]  # a step is complete: the tick collects the rest
-    knots = [weakref.ref(Knot()) for _ in range(50)]
+    knots = [weakref.ref(SelfReference()) for _ in range(50)]
     collector.tick(1.0)
     assert kept
-    assert not any(knot() for knot in knots)
+    assert not any(cycle() for cycle in knots)
 
 
 def test_a_few_large_objects_are_found_as_well() -> None:
     """Fifty objects are less than a step, but each can hold megabytes."""
     process = Process()
     collector = process.collector()
-    knots = [weakref.ref(Knot()) for _ in range(50)]
+    knots = [weakref.ref(SelfReference()) for _ in range(50)]
     process.size += LITTLE
     collector.tick(1.0)
-    assert all(knot() for knot in knots)
+    assert all(cycle() for cycle in knots)
     process.size += 1
     collector.tick(1.25)
-    assert not any(knot() for knot in knots)
+    assert not any(cycle() for cycle in knots)
 
 
 def test_a_hundred_thousand_records_are_searched_in_small_steps() -> None:
@@ -129,7 +129,7 @@ def test_a_hundred_thousand_records_are_searched_in_small_steps() -> None:
 def test_old_garbage_is_found_while_no_request_is_served() -> None:
     process = Process()
     collector = process.collector()
-    gone = old_knot(collector)
+    gone = old_cycle(collector)
     for now in (2.0, PAUSE + 1, PAUSE + 5):
         collector.tick(now)
         assert gone() is not None, "a request is being served, or it is too soon"
@@ -142,7 +142,7 @@ def test_a_moment_between_two_requests_is_not_used_for_it() -> None:
     """A full collection takes 40 ms or more, and the next request arrives in less than one."""
     process = Process(serving=False)
     collector = process.collector()
-    gone = old_knot(collector)
+    gone = old_cycle(collector)
     for quarter in range(20):
         process.begin()
         collector.tick(PAUSE + quarter / 4)
@@ -156,7 +156,7 @@ def test_a_moment_between_two_requests_is_not_used_for_it() -> None:
 def test_a_process_that_has_grown_waits_for_a_quiet_second_only() -> None:
     process = Process(serving=False)
     collector = process.collector()
-    gone = old_knot(collector)
+    gone = old_cycle(collector)
     process.size += LITTLE + 1
     process.begin()
     collector.tick(2.0)
@@ -169,7 +169,7 @@ def test_a_process_that_has_grown_waits_for_a_quiet_second_only() -> None:
 def test_a_process_that_has_grown_much_does_not_wait(size: int, much: int) -> None:
     process = Process(size)
     collector = process.collector()
-    gone = old_knot(collector)
+    gone = old_cycle(collector)
     process.size += much
     collector.tick(10.0)
     assert gone() is not None
@@ -183,7 +183,7 @@ def test_growth_that_is_no_garbage_is_not_searched_again() -> None:
     collector = process.collector()
     process.size += MUCH + 1
     collector.tick(10.0)
-    gone = old_knot(collector)
+    gone = old_cycle(collector)
     for quarter in range(100):
         collector.tick(20.0 + quarter / 4)
     assert gone() is not None, "the process is as large as after the last search"
@@ -194,7 +194,7 @@ def test_searches_of_all_objects_leave_most_of_the_time_to_requests(monkeypatch:
     clock = iter(range(1000))
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock) * 0.5)  # each takes half a second
     collector = process.collector()
-    gone = old_knot(collector)
+    gone = old_cycle(collector)
     process.size += 10 * MUCH
     collector.tick(9.75)
     assert gone() is not None
@@ -204,7 +204,7 @@ def test_searches_of_all_objects_leave_most_of_the_time_to_requests(monkeypatch:
 
 def test_the_search_after_a_reload_waits_for_no_minute() -> None:
     collector = Process(serving=False).collector()
-    gone = old_knot(collector)
+    gone = old_cycle(collector)
     collector.note_reload()
     collector.tick(2.0)
     assert gone() is None
@@ -215,7 +215,7 @@ def test_a_long_search_after_a_reload_waits_for_a_long_pause(monkeypatch: pytest
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock) * 0.5)  # each takes half a second
     process = Process(serving=False)
     collector = process.collector()
-    gone = old_knot(collector)
+    gone = old_cycle(collector)
     collector.note_reload()
     for quarter in range(34):
         collector.tick(1.25 + quarter / 4)
@@ -241,7 +241,7 @@ def test_the_configuration_is_searched_neither_after_growth_nor_after_quiet(*, r
 
     gc.callbacks.append(watch)
     try:
-        gone = old_knot(collector)
+        gone = old_cycle(collector)
         process.size += 10 * MUCH
         collector.tick(2.0)
         assert gone() is None

@@ -114,8 +114,8 @@ async def test_a_rotation_under_load_refuses_no_request_on_any_worker_of_two_rep
 
     async def all_have(*keys: Key) -> None:
         for gateway, workers in ((crew, 2), (single, 1)):
-            said = await asyncio.to_thread(reload, gateway, with_keys(gateway, *keys), times=workers)
-            assert "refused" not in said and "signs already" not in said
+            log = await asyncio.to_thread(reload, gateway, with_keys(gateway, *keys), times=workers)
+            assert "refused" not in log and "signs already" not in log
         for load in loads:
             await load.more(30)
         stages.append({tuple(published(gateway)) for gateway in (crew, single)})
@@ -140,9 +140,9 @@ async def test_a_rotation_under_load_refuses_no_request_on_any_worker_of_two_rep
 def test_a_key_that_is_new_and_signs_at_once_is_warned_of(start: Start, fleet: Fleet, tmp_path: Path) -> None:
     old, new = made_key(tmp_path, "k1"), made_key(tmp_path, "k2")
     gateway = start({"web": fleet.urls}, tokens={"keys": [old]})
-    said = reload(gateway, with_keys(gateway, new, old))
-    assert "tokens are signed with k2 and verified with k2, k1" in said
-    assert "k2 is new and signs already" in said
+    log = reload(gateway, with_keys(gateway, new, old))
+    assert "tokens are signed with k2 and verified with k2, k1" in log
+    assert "k2 is new and signs already" in log
     assert "k2" not in reload(gateway), "nothing has changed"
 
 
@@ -226,8 +226,8 @@ def test_keys_that_cannot_be_used_change_nothing(start: Start, fleet: Fleet, tmp
     gateway = start({"web": fleet.urls}, routes=[MINE], tokens={"keys": [good]})
     ann = gateway.newcomer()
     bad = {"kid": "k2", "algorithm": "RS256", "private_key": good["private_key"]}
-    said = reload(gateway, with_keys(gateway, bad))
-    assert "refused, the old configuration stays: " in said and "tokens.keys[0].private_key: must be an RSA key" in said
+    log = reload(gateway, with_keys(gateway, bad))
+    assert "refused, the old configuration stays: " in log and "tokens.keys[0].private_key: must be an RSA key" in log
     assert gateway.get("/mine/x", ann.line).status == 200
     assert published(gateway) == ["k1"]
 

@@ -143,7 +143,7 @@ async def test_an_asgi_server_serves_them_on_the_socket_of_that_port(
                 statuses = {(await client.get(path)).status_code for path in OPERATIONS}
                 assert statuses == expected
                 # The client chooses the Host, so it must not select the operations listener.
-                told = await client.get("/_gateway/health", headers={"host": "127.0.0.1:9000"})
-                assert told.status_code in expected
+                response = await client.get("/_gateway/health", headers={"host": "127.0.0.1:9000"})
+                assert response.status_code in expected
     await asyncio.sleep(0)
     assert CODES["no_route"][0] == 404

@@ -299,13 +299,13 @@ def test_a_broken_file_changes_nothing_and_every_problem_is_reported(start: Star
     keys = ("server.prot", "upstreams.web.balance", "routes[1].upstream", "routes[2].path")
     # Each problem is a separate line, and the first can be read before the last is written.
     eventually(lambda: all(f": {key}: " in gateway.log() for key in keys) and gateway.log().endswith("\n"))
-    said = gateway.log()
+    log = gateway.log()
     file = gateway.config.name
     for key in keys:
-        (line,) = [line for line in said.splitlines() if f": {key}: " in line]
+        (line,) = [line for line in log.splitlines() if f": {key}: " in line]
         assert REFUSED in line
         assert f"{file}:" in line
-    assert IN_FORCE not in said
+    assert IN_FORCE not in log
     assert gateway.get("/web/x").status == 200
     assert gateway.get("/new").refused() == (404, "no_route")
     assert IN_FORCE in reload(gateway, with_route(good, path="/new"))
@@ -340,8 +340,8 @@ def test_tls_files_that_cannot_be_used_change_nothing(start: Start, fleet: Fleet
     checked = {"targets": [fleet["b"].url], "health": {"path": "/healthz", "interval": "50ms"}}
     changed["upstreams"] |= {"checked": checked}
     changed["upstreams"]["secure"] = {"targets": ["https://127.0.0.1:1"], "tls": {"ca": str(bad)}}
-    said = reload(gateway, changed)
-    assert f"{REFUSED}upstreams.secure.tls: cannot be used: " in said
+    log = reload(gateway, changed)
+    assert f"{REFUSED}upstreams.secure.tls: cannot be used: " in log
     assert gateway.get("/new").refused() == (404, "no_route")
     time.sleep(0.3)
     assert fleet["b"].accepted == 0, "nothing of it has begun"
@@ -368,22 +368,22 @@ def test_keys_that_take_a_restart_are_named_and_the_others_take_effect(
     changed["observability"]["access_log"] = "json"
     changed["cache"] = {"user_ttl": "1s"}
     changed["identity"] = {"headers": {"id": "X-Who"}}
-    said = reload(gateway, changed)
+    log = reload(gateway, changed)
     named = {
-        line.split("gateway: reload: ")[1].split(" has changed")[0] for line in said.splitlines() if "restart" in line
+        line.split("gateway: reload: ")[1].split(" has changed")[0] for line in log.splitlines() if "restart" in line
     }
     sections = {"storage", "cache", "observability", "identity"}
     # The command line of this gateway sets host and port, which override the file both times.
     assert named == sections | {"server.trusted_proxies", "accounts.prefix", "tokens.access_ttl", "tokens.issuer"}
-    assert IN_FORCE in said
+    assert IN_FORCE in log
     assert gateway.get("/new").status == 200
     body = b"x" * 2000
     assert gateway.ask(request("/web/x", method="POST", body=body)).refused() == (413, "body_too_large")
     assert gateway.get("/auth/me").status == 401
     assert gateway.get("/elsewhere/me").status == 404
     assert not (tmp_path / "other.db").exists()
-    said = reload(gateway, changed)
-    assert "restart" in said, "it still differs from what runs"
+    log = reload(gateway, changed)
+    assert "restart" in log, "it still differs from what runs"
 
 
 BROWSERS = "{server: {public_url: 'https://a.example.com'}, sessions: {idle: 1h}, accounts: {pages: {name: Shop}}}"

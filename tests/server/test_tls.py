@@ -277,8 +277,8 @@ def test_a_reload_with_unusable_files_is_refused(start: Start, issuer: Issuer, u
     gateway = start({"web": upstream.url}, server=settings(issuer.issue(SHOP)))
     configuration = configuration_of(gateway)
     configuration["server"]["tls"]["key"] = str(issuer.issue(OTHER).key)
-    said = reload(gateway, configuration)
-    assert "the key does not belong to the certificate" in said
+    log = reload(gateway, configuration)
+    assert "the key does not belong to the certificate" in log
     assert answered(gateway, issuer.client()) == 200
 
 
@@ -399,14 +399,14 @@ def checked(tmp_path: Path, tls: object, *arguments: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("days", "said"),
+    ("days", "message"),
     [(5.5, "in 5 days (renew it)"), (1.5, "in 1 day (renew it)"), (-3.0, "expired on "), (13.5, "in 13 days")],
 )
-def test_check_warns_of_a_certificate_that_ends_soon(issuer: Issuer, tmp_path: Path, days: float, said: str) -> None:
+def test_check_warns_of_a_certificate_that_ends_soon(issuer: Issuer, tmp_path: Path, days: float, message: str) -> None:
     pair = issuer.issue(SHOP, to="soon", days=days)
     code, output = checked(tmp_path, pair.settings)
     assert code == 0
-    assert said in output
+    assert message in output
     assert "(warning: certificate-expires)" in output
     assert "server.tls.certificate:" in output
     assert checked(tmp_path, pair.settings, "--strict")[0] == 1
@@ -425,7 +425,7 @@ def test_check_reports_unusable_certificates(issuer: Issuer, tmp_path: Path, kin
     empty.write_text("")
     public.write_bytes(pair.key.read_bytes())
     public.chmod(0o644)
-    tls, said = {
+    tls, message = {
         "another key": (pair._replace(key=other.key).settings, "tls.certificate: cannot be used: the key does not"),
         "not a certificate": (pair._replace(certificate=empty).settings, "server.tls.certificate: cannot be used"),
         "a key of others": (pair._replace(key=public).settings, "chmod 600"),
@@ -433,4 +433,4 @@ def test_check_reports_unusable_certificates(issuer: Issuer, tmp_path: Path, kin
     }[kind]
     code, output = checked(tmp_path, tls)
     assert code == 2
-    assert said in output
+    assert message in output

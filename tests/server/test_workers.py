@@ -27,11 +27,11 @@ from tests.support.wording import request
 
 GET = request("/web/x")
 WEB = "/web/**"
-Crew = Callable[..., Gateway]
+StartWorkers = Callable[..., Gateway]
 
 
 @pytest.fixture
-def crew(start: Start, fleet: Fleet, lasting_valkey: ValkeyServer) -> Iterator[Crew]:
+def start_workers(start: Start, fleet: Fleet, lasting_valkey: ValkeyServer) -> Iterator[StartWorkers]:
     """Starts a gateway with two workers over its own Redis."""
     started: list[Gateway] = []
 
@@ -95,16 +95,16 @@ def replaced(gateway: Gateway, dead: psutil.Process) -> None:
 # ---- as one
 
 
-def test_all_workers_serve_and_report_their_own_process(crew: Crew) -> None:
-    gateway = crew()
+def test_all_workers_serve_and_report_their_own_process(start_workers: StartWorkers) -> None:
+    gateway = start_workers()
     eventually(lambda: all_serve(gateway))
     assert gateway.log().count("listening on http://") == 1
     for path in ("/_gateway/health", "/_gateway/ready", "/_gateway/metrics", "/web/x"):
         assert statuses(gateway, path) == {200}
 
 
-def test_a_change_at_one_worker_is_seen_by_the_other(crew: Crew) -> None:
-    gateway = crew(routes=[{"path": "/users/**", "upstream": "web"}])
+def test_a_change_at_one_worker_is_seen_by_the_other(start_workers: StartWorkers) -> None:
+    gateway = start_workers(routes=[{"path": "/users/**", "upstream": "web"}])
     account = gateway.newcomer()
     for _ in range(20):
         assert gateway.get("/users/x", account.line).status == 200
@@ -114,14 +114,14 @@ def test_a_change_at_one_worker_is_seen_by_the_other(crew: Crew) -> None:
         assert gateway.get("/users/x", account.line).refused() == (401, "token_revoked")
 
 
-def test_every_worker_reports_the_metrics_of_all_and_a_death_loses_none(crew: Crew) -> None:
-    gateway = crew()
+def test_every_worker_reports_the_metrics_of_all_and_a_death_loses_none(start_workers: StartWorkers) -> None:
+    gateway = start_workers()
     eventually(lambda: all_serve(gateway))
     before = metric(gateway, "gateway_requests_total", route=WEB)
     for _ in range(40):  # new connections: each worker gets some of them
         gateway.get("/web/x")
-    told = [metric(gateway, "gateway_requests_total", route=WEB) for _ in range(10)]
-    assert set(told) == {before + 40}
+    totals = [metric(gateway, "gateway_requests_total", route=WEB) for _ in range(10)]
+    assert set(totals) == {before + 40}
     assert metric(gateway, "gateway_workers") == 2
     dead = one_worker_kills(gateway)
     eventually(lambda: dead.pid not in {one.pid for one in workers_of(gateway)})
@@ -136,8 +136,8 @@ def test_every_worker_reports_the_metrics_of_all_and_a_death_loses_none(crew: Cr
 # ---- replacement
 
 
-async def test_a_worker_that_dies_is_replaced_and_the_others_go_on(crew: Crew) -> None:
-    gateway = crew()
+async def test_a_worker_that_dies_is_replaced_and_the_others_go_on(start_workers: StartWorkers) -> None:
+    gateway = start_workers()
     async with Load(gateway.address, lambda _: GET, callers=8, keep=False) as load:
         await load.more(200)
         dead = one_worker_kills(gateway)
@@ -148,8 +148,8 @@ async def test_a_worker_that_dies_is_replaced_and_the_others_go_on(crew: Crew) -
     assert f"a worker ended; another takes its place pid={dead.pid} status=137" in gateway.log()
 
 
-def test_both_may_die(crew: Crew) -> None:
-    gateway = crew()
+def test_both_may_die(start_workers: StartWorkers) -> None:
+    gateway = start_workers()
     dead = workers_of(gateway)
     for worker in dead:
         worker.kill()
@@ -158,30 +158,32 @@ def test_both_may_die(crew: Crew) -> None:
     assert gateway.log().count("listening on http://") == 1
 
 
-def test_a_replaced_worker_has_the_newest_configuration(crew: Crew) -> None:
-    gateway = crew()
+def test_a_replaced_worker_has_the_newest_configuration(start_workers: StartWorkers) -> None:
+    gateway = start_workers()
     reload(gateway, with_route(configuration_of(gateway), path="/new"), times=2)
     replaced(gateway, one_worker_kills(gateway))
     assert statuses(gateway, "/new") == {200}
 
 
-def test_a_replaced_worker_keeps_the_settings_that_need_a_restart(crew: Crew, tmp_path: Path) -> None:
+def test_a_replaced_worker_keeps_the_settings_that_need_a_restart(start_workers: StartWorkers, tmp_path: Path) -> None:
     """Otherwise a crash would leave two workers with different databases."""
-    gateway = crew()
+    gateway = start_workers()
     changed = with_route(configuration_of(gateway), path="/new")
     changed["storage"]["database"] = f"sqlite:///{tmp_path / 'other.db'}"
     changed["accounts"]["prefix"] = "/elsewhere"
-    said = reload(gateway, changed, times=2)
-    assert said.count("storage has changed, which takes a restart") == 2
+    log = reload(gateway, changed, times=2)
+    assert log.count("storage has changed, which takes a restart") == 2
     replaced(gateway, one_worker_kills(gateway))
     assert statuses(gateway, "/new") == {200}
     assert statuses(gateway, "/auth/me") == {401}
     assert not (tmp_path / "other.db").exists()
 
 
-def test_a_replacement_that_cannot_start_is_tried_again(crew: Crew, lasting_valkey: ValkeyServer) -> None:
+def test_a_replacement_that_cannot_start_is_tried_again(
+    start_workers: StartWorkers, lasting_valkey: ValkeyServer
+) -> None:
     """The cause can be temporary, and the other worker serves all the time."""
-    gateway = crew()
+    gateway = start_workers()
     database = Path(str(configuration_of(gateway)["storage"]["database"]).removeprefix("sqlite:///"))
     aside = database.with_suffix(".aside")
     database.rename(aside)
@@ -198,16 +200,16 @@ def test_a_replacement_that_cannot_start_is_tried_again(crew: Crew, lasting_valk
 # ---- changes
 
 
-def test_a_reload_reaches_all_workers(crew: Crew) -> None:
-    gateway = crew()
+def test_a_reload_reaches_all_workers(start_workers: StartWorkers) -> None:
+    gateway = start_workers()
     for number in range(3):
         reload(gateway, with_route(configuration_of(gateway), path=f"/new-{number}"), times=2)
         assert statuses(gateway, f"/new-{number}") == {200}
 
 
-def test_a_reload_while_a_worker_is_still_starting_is_obeyed_then(crew: Crew) -> None:
+def test_a_reload_while_a_worker_is_still_starting_is_obeyed_then(start_workers: StartWorkers) -> None:
     """The first worker to serve confirms the reload; the other must not keep its old configuration."""
-    gateway = crew()
+    gateway = start_workers()
     for number in range(3):
         workers_of(gateway)[0].kill()
         eventually(lambda: len(workers_of(gateway)) == 2)  # a new one has begun to start
@@ -219,13 +221,13 @@ def test_a_reload_while_a_worker_is_still_starting_is_obeyed_then(crew: Crew) ->
         assert gateway.log().count("the new configuration is in force") - before in (1, 2)
 
 
-def test_a_broken_file_is_reported_once_and_changes_nothing(crew: Crew) -> None:
-    gateway = crew()
+def test_a_broken_file_is_reported_once_and_changes_nothing(start_workers: StartWorkers) -> None:
+    gateway = start_workers()
     broken = configuration_of(gateway)
     broken["routes"][0]["upstream"] = "nowhere"
-    said = reload(gateway, broken)
+    log = reload(gateway, broken)
     time.sleep(0.3)
-    assert said.count("routes[0].upstream") == 1
+    assert log.count("routes[0].upstream") == 1
     assert "in force" not in gateway.log()
     assert statuses(gateway, "/web/x") == {200}
 
@@ -233,10 +235,12 @@ def test_a_broken_file_is_reported_once_and_changes_nothing(crew: Crew) -> None:
 # ---- shutdown
 
 
-async def test_a_drain_of_all_workers_fails_no_request_that_was_begun(crew: Crew, fleet: Fleet) -> None:
+async def test_a_drain_of_all_workers_fails_no_request_that_was_begun(
+    start_workers: StartWorkers, fleet: Fleet
+) -> None:
     fleet.behave(lambda served: served.later(0.02, lambda: served.send(OK)))
     for keep in (True, False):
-        gateway = crew()
+        gateway = start_workers()
         everybody = workers_of(gateway)
         async with Load(gateway.address, lambda _: GET, callers=24, keep=keep) as load:
             await load.more(200)
@@ -251,7 +255,7 @@ async def test_a_drain_of_all_workers_fails_no_request_that_was_begun(crew: Crew
 
 
 @pytest.fixture
-def running(crew: Crew, fleet: Fleet):  # type: ignore[no-untyped-def]
+def running(start_workers: StartWorkers, fleet: Fleet):  # type: ignore[no-untyped-def]
     """A gateway with a request in progress: `running(...)` returns the gateway, the client, and a function that answers
     it."""
     callers = []
@@ -259,7 +263,7 @@ def running(crew: Crew, fleet: Fleet):  # type: ignore[no-untyped-def]
     def begin(**options: Any):  # type: ignore[no-untyped-def]
         held: list[Served] = []
         fleet.behave(held.append)
-        gateway = crew(**options)
+        gateway = start_workers(**options)
         caller = gateway.caller(timeout=15)
         callers.append(caller)
         caller.send(GET)
@@ -327,8 +331,8 @@ def test_a_second_signal_ends_all_at_once(running) -> None:  # type: ignore[no-u
     assert not any(worker.is_running() for worker in everybody)
 
 
-def test_a_worker_that_hears_nothing_any_more_is_killed_in_the_end(crew: Crew) -> None:
-    gateway = crew(server={"drain": "500ms"}, patches={"gateway.server.workers._LAST_CALL": 1.0})
+def test_a_worker_that_hears_nothing_any_more_is_killed_in_the_end(start_workers: StartWorkers) -> None:
+    gateway = start_workers(server={"drain": "500ms"}, patches={"gateway.server.workers._LAST_CALL": 1.0})
     assert isinstance(gateway, Patched)
     deaf = workers_of(gateway)[0]
     deaf.suspend()
@@ -339,17 +343,19 @@ def test_a_worker_that_hears_nothing_any_more_is_killed_in_the_end(crew: Crew) -
     assert "workers did not end in time and were killed" in gateway.log()
 
 
-def test_workers_do_not_outlive_the_process_that_watches_over_them(crew: Crew) -> None:
+def test_workers_do_not_outlive_the_process_that_watches_over_them(start_workers: StartWorkers) -> None:
     """Otherwise nothing could stop them, and they would keep the address."""
-    gateway = crew()
+    gateway = start_workers()
     everybody = workers_of(gateway)
     gateway.kill()
     _, alive = psutil.wait_procs(everybody, timeout=5)
     assert alive == []
 
 
-def test_a_worker_that_is_stopped_alone_is_replaced_and_the_other_serves_all_clients(crew: Crew) -> None:
-    gateway = crew()
+def test_a_worker_that_is_stopped_alone_is_replaced_and_the_other_serves_all_clients(
+    start_workers: StartWorkers,
+) -> None:
+    gateway = start_workers()
     stopped = workers_of(gateway)[0]
     stopped.terminate()
     for _ in range(100):
@@ -388,8 +394,8 @@ def test_several_workers_need_redis(fleet: Fleet, tmp_path: Path) -> None:
     assert "storage.redis" in done.stderr
 
 
-def test_a_port_in_use_is_reported_once(crew: Crew, tmp_path: Path) -> None:
-    gateway = crew()
+def test_a_port_in_use_is_reported_once(start_workers: StartWorkers, tmp_path: Path) -> None:
+    gateway = start_workers()
     configuration = configuration_of(gateway)
     configuration["server"]["port"] = gateway.address[1]
     done = starting(configuration, tmp_path)
