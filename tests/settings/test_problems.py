@@ -34,11 +34,11 @@ def blocks(name: str) -> list[Block]:
     for block in (FOLDER / name).read_text(encoding="utf-8").strip("\n").split("\n\n"):
         lines = block.split("\n")
         text = "\n".join(line for line in lines if line[:2] not in ("> ", "? "))
-        found.append(Block(f"{text}\n", said(lines, "> "), said(lines, "? ")))
+        found.append(Block(f"{text}\n", messages(lines, "> "), messages(lines, "? ")))
     return found
 
 
-def said(lines: list[str], sign: str) -> list[str]:
+def messages(lines: list[str], sign: str) -> list[str]:
     return [line.removeprefix(sign) for line in lines if line.startswith(sign)]
 
 
