@@ -95,9 +95,9 @@ async def test_the_audit_trail_names_a_key_and_contains_no_secret(
     await keys.create(new_one := another(new), by=by(ann))
     await end(keys, ann, new_one.id, clock)
     found = await database.read(lambda c: c.execute(select(audit.c.action, audit.c.before, audit.c.after)).all())
-    told = [tuple(row) for row in found if row.action.startswith("api_key")]
+    entries = [tuple(row) for row in found if row.action.startswith("api_key")]
     expires_at = clock.instant.isoformat()
-    assert told == [
+    assert entries == [
         (
             "api_key.created",
             None,

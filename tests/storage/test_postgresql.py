@@ -284,7 +284,7 @@ async def test_a_server_without_permissions_for_sign_ins_is_reported_until_it_gr
     await create(Users(restricted))
     assert await restricted.ping()
     role = f"restricted_{name}"
-    for taken, given, said in (
+    for taken, given, message in (
         (f"REVOKE INSERT ON sessions FROM {role}", f"GRANT INSERT ON sessions TO {role}", "INSERT on sessions"),
         (f"REVOKE DELETE ON sessions FROM {role}", f"GRANT DELETE ON sessions TO {role}", "DELETE on sessions"),
         (
@@ -302,10 +302,10 @@ async def test_a_server_without_permissions_for_sign_ins_is_reported_until_it_gr
         ),
     ):
         postgres_server.sql(taken, database=name)
-        assert await restricted.ping() is not bool(said), taken
-        assert restricted.available is not bool(said)
+        assert await restricted.ping() is not bool(message), taken
+        assert restricted.available is not bool(message)
         assert await restricted.read(one) == 1, "reads, which end sessions, go on"
-        assert said in caplog.messages[-1]
+        assert message in caplog.messages[-1]
         postgres_server.sql(given, database=name)
         assert await restricted.ping(), given
         assert restricted.available

@@ -159,8 +159,8 @@ async def test_a_client_over_the_limit_is_refused_without_a_query(shared_valkey:
 async def test_both_sides_report_the_same_to_the_client(shared_valkey: ValkeyServer) -> None:
     async with linked(shared_valkey.url, shared_valkey.url) as (one, other):
         first, second = (Replica.of(buckets, requests=3, per="1h") for buckets in (one, other))
-        told = [(await replica.count()).fields[1][1] for replica in (first, second, first, second, first)]
-        assert [text.split(b";")[1] for text in told] == [b"r=2", b"r=1", b"r=0", b"r=0", b"r=0"]
+        states = [(await replica.count()).fields[1][1] for replica in (first, second, first, second, first)]
+        assert [text.split(b";")[1] for text in states] == [b"r=2", b"r=1", b"r=0", b"r=0", b"r=0"]
 
 
 # ---- outages

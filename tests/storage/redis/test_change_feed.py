@@ -38,7 +38,7 @@ class Listener:
         self.heard.append("flush")
 
 
-class Post:
+class FeedHarness:
     """A feed with its link and a recording listener."""
 
     def __init__(self, url: str, *, ttl: float = 60.0) -> None:
@@ -62,8 +62,8 @@ class Post:
 
 
 @asynccontextmanager
-async def post(url: str, *, listening: bool = True, ttl: float = 60.0) -> AsyncIterator[Post]:
-    made = Post(url, ttl=ttl)
+async def harness(url: str, *, listening: bool = True, ttl: float = 60.0) -> AsyncIterator[FeedHarness]:
+    made = FeedHarness(url, ttl=ttl)
     await made.open(listening=listening)
     try:
         yield made
@@ -72,8 +72,8 @@ async def post(url: str, *, listening: bool = True, ttl: float = 60.0) -> AsyncI
 
 
 @pytest.fixture
-async def at(shared_valkey: ValkeyServer) -> AsyncIterator[Post]:
-    async with post(shared_valkey.url) as made:
+async def at(shared_valkey: ValkeyServer) -> AsyncIterator[FeedHarness]:
+    async with harness(shared_valkey.url) as made:
         yield made
 
 
@@ -86,9 +86,9 @@ def publish(server: ValkeyServer, message: bytes) -> None:
 
 
 async def test_a_change_is_announced_here_at_once_and_elsewhere_when_the_call_returns(
-    at: Post, shared_valkey: ValkeyServer
+    at: FeedHarness, shared_valkey: ValkeyServer
 ) -> None:
-    async with post(shared_valkey.url) as other:
+    async with harness(shared_valkey.url) as other:
         announcing = asyncio.create_task(at.feed.announce("u1", record(version=2)))
         await asyncio.sleep(0)
         assert at.listener.heard == [("u1", 2)]
@@ -98,22 +98,22 @@ async def test_a_change_is_announced_here_at_once_and_elsewhere_when_the_call_re
         assert at.feed.undelivered == 0
 
 
-async def test_a_deletion_is_announced_without_a_version(at: Post) -> None:
+async def test_a_deletion_is_announced_without_a_version(at: FeedHarness) -> None:
     await at.feed.announce("u1", None)
     assert at.listener.heard[0] == ("u1", None)
     assert await at.kept() is None
 
 
-async def test_a_process_that_only_changes_needs_no_subscription(at: Post, shared_valkey: ValkeyServer) -> None:
-    async with post(shared_valkey.url, listening=False) as command:
+async def test_a_process_that_only_changes_needs_no_subscription(at: FeedHarness, shared_valkey: ValkeyServer) -> None:
+    async with harness(shared_valkey.url, listening=False) as command:
         assert not command.feed.connected
         await command.feed.announce("u1", record(version=4))
         assert command.feed.undelivered == 0
     await until(lambda: at.listener.heard == [("u1", 4)], within=1.0)
 
 
-async def test_a_change_whose_caller_was_cancelled_is_announced(at: Post, shared_valkey: ValkeyServer) -> None:
-    async with post(shared_valkey.url) as other:
+async def test_a_change_whose_caller_was_cancelled_is_announced(at: FeedHarness, shared_valkey: ValkeyServer) -> None:
+    async with harness(shared_valkey.url) as other:
         announcing = asyncio.create_task(at.feed.announce("u1", record(version=2)))
         await asyncio.sleep(0)
         announcing.cancel()
@@ -121,7 +121,7 @@ async def test_a_change_whose_caller_was_cancelled_is_announced(at: Post, shared
 
 
 async def test_of_several_changes_of_one_user_the_latest_is_announced(valkey: ValkeyServer) -> None:
-    async with post(valkey.url) as at:
+    async with harness(valkey.url) as at:
         valkey.kill()
         await until(lambda: not at.feed.connected)
         for version in (3, 5, 4):
@@ -136,7 +136,7 @@ async def test_of_several_changes_of_one_user_the_latest_is_announced(valkey: Va
         assert await at.kept("u2") is None
 
 
-async def test_concurrent_changes_of_one_user_are_announced_before_their_calls_return(at: Post) -> None:
+async def test_concurrent_changes_of_one_user_are_announced_before_their_calls_return(at: FeedHarness) -> None:
     started = time.monotonic()
     await asyncio.gather(*(at.feed.announce("u1", record(version=version)) for version in range(1, 30)))
     assert time.monotonic() - started < 0.2
@@ -144,7 +144,7 @@ async def test_concurrent_changes_of_one_user_are_announced_before_their_calls_r
     assert at.feed.undelivered == 0
 
 
-async def test_a_change_during_the_announcement_of_the_last_is_announced_too(at: Post) -> None:
+async def test_a_change_during_the_announcement_of_the_last_is_announced_too(at: FeedHarness) -> None:
     for version in range(1, 40, 2):
         first = asyncio.create_task(at.feed.announce("u1", record(version=version)))
         await asyncio.sleep(0)
@@ -156,7 +156,7 @@ async def test_a_change_during_the_announcement_of_the_last_is_announced_too(at:
 
 
 async def test_a_change_waits_at_most_250_ms_for_its_announcement(valkey: ValkeyServer) -> None:
-    async with post(valkey.url) as at:
+    async with harness(valkey.url) as at:
         valkey.pause()
         started = time.monotonic()
         await asyncio.gather(*(at.feed.announce(f"u{number}", record(f"u{number}")) for number in range(100)))
@@ -169,7 +169,7 @@ async def test_a_change_waits_at_most_250_ms_for_its_announcement(valkey: Valkey
 
 
 async def test_unannounced_changes_are_dropped_when_no_copy_can_exist(valkey: ValkeyServer) -> None:
-    async with post(valkey.url, ttl=0.5) as at:
+    async with harness(valkey.url, ttl=0.5) as at:
         valkey.kill()
         await until(lambda: not at.feed.connected)
         await at.feed.announce("u1", record(version=2))
@@ -191,7 +191,7 @@ async def test_the_number_of_unannounced_changes_is_bounded(
     valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(change_feed, "MAX_UNDELIVERED", 10)
-    async with post(valkey.url) as at:
+    async with harness(valkey.url) as at:
         valkey.kill()
         await until(lambda: not at.feed.connected)
         for number in range(30):
@@ -203,7 +203,7 @@ async def test_the_number_of_unannounced_changes_is_bounded(
 
 
 async def test_a_refusal_is_tried_again(valkey: ValkeyServer) -> None:
-    async with post(valkey.url) as at:
+    async with harness(valkey.url) as at:
         with valkey.client() as client:
             client.execute_command("ACL", "SETUSER", "default", "-publish")
             await at.feed.announce("u1", record(version=2))
@@ -213,7 +213,7 @@ async def test_a_refusal_is_tried_again(valkey: ValkeyServer) -> None:
 
 
 async def test_closing_announces_the_remaining_changes_if_possible(shared_valkey: ValkeyServer) -> None:
-    at = Post(shared_valkey.url)
+    at = FeedHarness(shared_valkey.url)
     await at.open()
     announcing = asyncio.create_task(at.feed.announce("u1", record(version=2)))
     await asyncio.sleep(0)
@@ -224,7 +224,7 @@ async def test_closing_announces_the_remaining_changes_if_possible(shared_valkey
 
 
 async def test_closing_gives_up_on_a_hung_server(valkey: ValkeyServer) -> None:
-    at = Post(valkey.url)
+    at = FeedHarness(valkey.url)
     await at.open()
     valkey.pause()
     announcing = asyncio.create_task(at.feed.announce("u1", record(version=2)))
@@ -235,7 +235,7 @@ async def test_closing_gives_up_on_a_hung_server(valkey: ValkeyServer) -> None:
     await announcing
 
 
-async def test_a_change_during_an_announcement_does_not_wait_for_the_next_heartbeat(at: Post) -> None:
+async def test_a_change_during_an_announcement_does_not_wait_for_the_next_heartbeat(at: FeedHarness) -> None:
     for version in range(1, 60):
         telling = asyncio.create_task(at.feed.announce("u1", record(version=version)))
         for _ in range(version):  # reach the sender at every step of its way
@@ -250,13 +250,13 @@ async def test_a_change_during_an_announcement_does_not_wait_for_the_next_heartb
 # ---- listening
 
 
-async def test_announcements_of_others_are_received(at: Post, shared_valkey: ValkeyServer) -> None:
+async def test_announcements_of_others_are_received(at: FeedHarness, shared_valkey: ValkeyServer) -> None:
     publish(shared_valkey, message("forget", "a|b, 'c'", 12))
     publish(shared_valkey, message("forget", "u2", None))
     await until(lambda: at.listener.heard == [("a|b, 'c'", 12), ("u2", None)])
 
 
-async def test_how_long_a_change_took_to_arrive_is_measured(at: Post, shared_valkey: ValkeyServer) -> None:
+async def test_how_long_a_change_took_to_arrive_is_measured(at: FeedHarness, shared_valkey: ValkeyServer) -> None:
     def seen() -> tuple[float, float]:
         (counts,) = (value for name, _, value in at.feed.samples() if name == "gateway_revocation_lag_seconds")
         assert isinstance(counts, list)
@@ -273,14 +273,14 @@ async def test_how_long_a_change_took_to_arrive_is_measured(at: Post, shared_val
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "null", '["forget", "u1"]', '["forget", "u1", "2"]', '["drop", "u1", 2]'])
-async def test_a_malformed_message_voids_all_copies(at: Post, shared_valkey: ValkeyServer, text: str) -> None:
+async def test_a_malformed_message_voids_all_copies(at: FeedHarness, shared_valkey: ValkeyServer, text: str) -> None:
     publish(shared_valkey, authentic_text(text))
     await until(lambda: at.listener.heard == ["flush"])
     assert at.feed.connected
 
 
 async def test_a_first_connection_voids_nothing_and_a_second_one_everything(valkey: ValkeyServer) -> None:
-    async with post(valkey.url) as at:
+    async with harness(valkey.url) as at:
         assert at.feed.connected
         assert at.listener.heard == []
         valkey.kill()
@@ -293,7 +293,7 @@ async def test_a_first_connection_voids_nothing_and_a_second_one_everything(valk
 
 async def test_a_connection_that_was_not_there_at_the_start_counts_as_lost(valkey: ValkeyServer) -> None:
     valkey.kill()
-    async with post(valkey.url) as at:
+    async with harness(valkey.url) as at:
         assert not at.feed.connected
         valkey.start()
         await until(lambda: at.feed.connected)
@@ -301,20 +301,20 @@ async def test_a_connection_that_was_not_there_at_the_start_counts_as_lost(valke
 
 
 async def test_a_server_that_hangs_is_noticed_within_a_second(valkey: ValkeyServer) -> None:
-    async with post(valkey.url) as at:
+    async with harness(valkey.url) as at:
         valkey.pause()
         assert await until(lambda: not at.feed.connected) < 1.0
         valkey.resume()
         await until(lambda: at.feed.connected)
 
 
-async def test_a_quiet_channel_is_a_good_one(at: Post) -> None:
+async def test_a_quiet_channel_is_a_good_one(at: FeedHarness) -> None:
     await asyncio.sleep(1.6)  # longer than the silence after which the feed reconnects
     assert at.feed.connected
     assert at.listener.heard == []
 
 
-async def test_a_process_that_was_busy_itself_does_not_take_redis_to_be_out(at: Post) -> None:
+async def test_a_process_that_was_busy_itself_does_not_take_redis_to_be_out(at: FeedHarness) -> None:
     await asyncio.sleep(0.4)
     for _ in range(4):
         time.sleep(0.7)  # blocks every other task
@@ -324,7 +324,7 @@ async def test_a_process_that_was_busy_itself_does_not_take_redis_to_be_out(at: 
     assert at.listener.heard == []
 
 
-async def test_a_connection_that_the_server_closes_is_made_again(at: Post, shared_valkey: ValkeyServer) -> None:
+async def test_a_connection_that_the_server_closes_is_made_again(at: FeedHarness, shared_valkey: ValkeyServer) -> None:
     with shared_valkey.client() as client:
         client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
     await until(lambda: not at.feed.connected)
@@ -335,7 +335,7 @@ async def test_a_connection_that_the_server_closes_is_made_again(at: Post, share
 
 
 async def test_a_listener_that_fails_is_not_trusted_until_it_reconnects(
-    at: Post, shared_valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
+    at: FeedHarness, shared_valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     at.listener.failure = ZeroDivisionError()
     publish(shared_valkey, message("forget", "u1", 2))

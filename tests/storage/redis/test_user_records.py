@@ -25,7 +25,7 @@ from tests.support.waiting import until
 TTL = 60.0
 
 
-class Kit:
+class CachedRecords:
     """Records and the cache over them on one link."""
 
     def __init__(self, server: ValkeyServer, *, ttl: float = TTL) -> None:
@@ -51,8 +51,8 @@ class Kit:
 
 
 @pytest.fixture
-async def kit(shared_valkey: ValkeyServer) -> AsyncIterator[Kit]:
-    made = Kit(shared_valkey)
+async def cached(shared_valkey: ValkeyServer) -> AsyncIterator[CachedRecords]:
+    made = CachedRecords(shared_valkey)
     await made.link.open()
     yield made
     await made.link.close()
@@ -70,97 +70,97 @@ async def kit(shared_valkey: ValkeyServer) -> AsyncIterator[Kit]:
     ],
     ids=range(6),
 )
-async def test_a_record_comes_back_as_it_was(kit: Kit, kept: UserRecord) -> None:
-    await kit.store(kept, user_id=kept.id)
-    assert await kit.found(kept.id) == kept
+async def test_a_record_comes_back_as_it_was(cached: CachedRecords, kept: UserRecord) -> None:
+    await cached.store(kept, user_id=kept.id)
+    assert await cached.found(kept.id) == kept
 
 
-async def test_a_missing_user_is_not_found(kit: Kit) -> None:
-    assert await kit.records.load(["u1", "u2"]) == [None, None]
-    assert await kit.cache.get("u1") is None
+async def test_a_missing_user_is_not_found(cached: CachedRecords) -> None:
+    assert await cached.records.load(["u1", "u2"]) == [None, None]
+    assert await cached.cache.get("u1") is None
 
 
 @pytest.mark.parametrize(("first", "then", "stays"), [(1, 2, 2), (2, 1, 2), (9, 10, 10), (10, 9, 10), (3, 3, 3)])
-async def test_the_newer_version_stays_in_any_order(kit: Kit, first: int, then: int, stays: int) -> None:
-    await kit.store(record(version=first))
-    await kit.store(record(version=then))
-    found = await kit.found()
+async def test_the_newer_version_stays_in_any_order(cached: CachedRecords, first: int, then: int, stays: int) -> None:
+    await cached.store(record(version=first))
+    await cached.store(record(version=then))
+    found = await cached.found()
     assert found is not None and found.version == stays
 
 
-async def test_a_deleted_user_stays_deleted(kit: Kit) -> None:
-    await kit.store(record(version=5))
-    await kit.store(None)
-    assert await kit.found() is None
-    await kit.store(record(version=1_000_000))
-    assert await kit.found() is None
+async def test_a_deleted_user_stays_deleted(cached: CachedRecords) -> None:
+    await cached.store(record(version=5))
+    await cached.store(None)
+    assert await cached.found() is None
+    await cached.store(record(version=1_000_000))
+    assert await cached.found() is None
 
 
-async def test_many_are_written_and_read_in_one_round_trip(kit: Kit) -> None:
+async def test_many_are_written_and_read_in_one_round_trip(cached: CachedRecords) -> None:
     users = [record(f"u{number}", version=number + 1) for number in range(300)]
-    await kit.records.store([Write(user.id, user, time.monotonic()) for user in users])
-    before = kit.server.client().info("stats")["total_commands_processed"]
-    found = await kit.records.load([*(user.id for user in users), "nobody"])
+    await cached.records.store([Write(user.id, user, time.monotonic()) for user in users])
+    before = cached.server.client().info("stats")["total_commands_processed"]
+    found = await cached.records.load([*(user.id for user in users), "nobody"])
     assert [each.record for each in found if each is not None] == users
     assert found[-1] is None
     # Commands inside the script count too.
-    assert kit.server.client().info("stats")["total_commands_processed"] - before < 610
-    assert await kit.records.load([]) == []
+    assert cached.server.client().info("stats")["total_commands_processed"] - before < 610
+    assert await cached.records.load([]) == []
 
 
-async def test_a_message_is_published_with_the_record(kit: Kit) -> None:
-    connection = await kit.link.subscribe(CHANNEL)
-    await kit.store(record(), message=b"hello")
-    await kit.store(record())
-    await kit.store(None, message=b"gone")
+async def test_a_message_is_published_with_the_record(cached: CachedRecords) -> None:
+    connection = await cached.link.subscribe(CHANNEL)
+    await cached.store(record(), message=b"hello")
+    await cached.store(record())
+    await cached.store(None, message=b"gone")
     for message in (b"hello", b"gone"):
         assert await connection.read_response(timeout=1) == [b"message", CHANNEL.encode(), message]
     await connection.disconnect()
 
 
-async def test_ids_that_look_alike_have_keys_of_their_own(kit: Kit) -> None:
+async def test_ids_that_look_alike_have_keys_of_their_own(cached: CachedRecords) -> None:
     """CVE-2026-33729: colliding cache keys."""
     ids = ["a:b", "a", "b", "a|b", "a b", "user:a", "{a}b", "a{b}", "A", "ａ", "a\u0301", "á", "*", "a*", "[a]"]
-    await kit.records.store([Write(name, record(name), time.monotonic()) for name in ids])
-    assert [shared.record.id for shared in await kit.records.load(ids) if shared] == ids
-    assert len(set(map(kit.records.key, ids))) == len(ids)
+    await cached.records.store([Write(name, record(name), time.monotonic()) for name in ids])
+    assert [shared.record.id for shared in await cached.records.load(ids) if shared] == ids
+    assert len(set(map(cached.records.key, ids))) == len(ids)
 
 
-async def test_every_reader_knows_the_age_of_a_record(kit: Kit) -> None:
-    await kit.store(record(), age=10.0)
-    (shared,) = await kit.records.load(["u1"])
+async def test_every_reader_knows_the_age_of_a_record(cached: CachedRecords) -> None:
+    await cached.store(record(), age=10.0)
+    (shared,) = await cached.records.load(["u1"])
     assert shared is not None
     assert 10.0 <= shared.age < 10.5
-    remaining = await kit.cache.get("u1")
+    remaining = await cached.cache.get("u1")
     assert remaining is not None
     assert 49.5 < remaining[1] <= 50.0
 
 
 async def test_a_record_is_gone_when_its_time_is_over(shared_valkey: ValkeyServer) -> None:
-    kit = Kit(shared_valkey, ttl=0.3)
-    await kit.link.open()
-    await kit.store(record(), age=0.1)
-    assert await kit.found() == record()
+    cached = CachedRecords(shared_valkey, ttl=0.3)
+    await cached.link.open()
+    await cached.store(record(), age=0.1)
+    assert await cached.found() == record()
     await asyncio.sleep(0.25)
     assert shared_valkey.client().exists(user_key("u1")) == 0
-    await kit.store(record(), age=0.4)
-    assert await kit.found() is None
-    await kit.link.close()
+    await cached.store(record(), age=0.4)
+    assert await cached.found() is None
+    await cached.link.close()
 
 
 async def test_replicas_with_different_lifetimes_each_use_their_own(shared_valkey: ValkeyServer) -> None:
-    long, short = Kit(shared_valkey, ttl=600.0), Kit(shared_valkey, ttl=5.0)
-    for kit in (long, short):
-        await kit.link.open()
+    long, short = CachedRecords(shared_valkey, ttl=600.0), CachedRecords(shared_valkey, ttl=5.0)
+    for cached in (long, short):
+        await cached.link.open()
     await long.store(record(), age=2.0)
-    for kit, least in ((long, 597.5), (short, 2.5)):
-        found = await kit.cache.get("u1")
+    for cached, least in ((long, 597.5), (short, 2.5)):
+        found = await cached.cache.get("u1")
         assert found is not None
         assert least < found[1] <= least + 0.5
     await long.store(record(), age=6.0)
     assert await short.cache.get("u1") is None
-    for kit in (long, short):
-        await kit.link.close()
+    for cached in (long, short):
+        await cached.link.close()
 
 
 def value(*, version: object = 1, lifetime: object = 60_000, asked: object = None, **changes: Any) -> bytes:
@@ -210,19 +210,19 @@ OF_ANOTHER_RELEASE = {
 
 
 @pytest.mark.parametrize("case", OF_ANOTHER_RELEASE)
-async def test_an_authentic_value_of_another_form_is_a_miss_and_is_replaced(kit: Kit, case: str) -> None:
-    with kit.server.client() as client:
+async def test_an_authentic_value_of_another_form_is_a_miss_and_is_replaced(cached: CachedRecords, case: str) -> None:
+    with cached.server.client() as client:
         client.set(KEY, OF_ANOTHER_RELEASE[case], px=60_000)
-    assert await kit.found() is None
-    assert kit.rejected() == {}
-    await kit.store(record(version=2))
-    assert await kit.found() == record(version=2)
+    assert await cached.found() is None
+    assert cached.rejected() == {}
+    await cached.store(record(version=2))
+    assert await cached.found() == record(version=2)
 
 
-async def test_a_value_of_ours_is_one(kit: Kit) -> None:
-    with kit.server.client() as client:
+async def test_a_value_of_ours_is_one(cached: CachedRecords) -> None:
+    with cached.server.client() as client:
         client.set(KEY, value(), px=60_000)
-    assert await kit.found() == record()
+    assert await cached.found() == record()
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode), st.integers(0, 10**12))
@@ -234,39 +234,39 @@ def test_no_value_that_is_not_authentic_is_read(data: bytes, left: int) -> None:
 
 async def test_a_full_redis_drops_the_old_record_and_passes_the_message_on(tmp_path: Path) -> None:
     with running(tmp_path) as server:
-        kit = Kit(server)
-        await kit.link.open()
-        await kit.store(record())
-        connection = await kit.link.subscribe(CHANNEL)
+        cached = CachedRecords(server)
+        await cached.link.open()
+        await cached.store(record())
+        connection = await cached.link.subscribe(CHANNEL)
         with server.client() as client:
             client.config_set("maxmemory-policy", "noeviction")
             client.config_set("maxmemory", "1")
-            await kit.store(record(version=2, is_active=False), message=b"changed")
+            await cached.store(record(version=2, is_active=False), message=b"changed")
             assert await connection.read_response(timeout=1) == [b"message", CHANNEL.encode(), b"changed"]
             client.config_set("maxmemory", "0")
-        assert await kit.found() is None
+        assert await cached.found() is None
         await connection.disconnect()
-        await kit.link.close()
+        await cached.link.close()
 
 
 # ---- the shared cache over it
 
 
-async def test_askers_of_one_moment_ask_together(kit: Kit) -> None:
+async def test_askers_of_one_moment_ask_together(cached: CachedRecords) -> None:
     users = [record(f"u{number}") for number in range(500)]
-    await kit.records.store([Write(user.id, user, time.monotonic()) for user in users])
-    with kit.server.client() as client:
+    await cached.records.store([Write(user.id, user, time.monotonic()) for user in users])
+    with cached.server.client() as client:
         before = client.info("commandstats")["cmdstat_eval"]["calls"]
-        answers = await asyncio.gather(*(kit.cache.get(user.id) for user in users), kit.cache.get("nobody"))
+        answers = await asyncio.gather(*(cached.cache.get(user.id) for user in users), cached.cache.get("nobody"))
         calls = client.info("commandstats")["cmdstat_eval"]["calls"] - before
     assert [answer[0] for answer in answers if answer] == users
     assert answers[-1] is None
     assert calls < 15
 
 
-async def test_a_cancelled_lookup_does_not_disturb_the_others(kit: Kit) -> None:
-    await kit.store(record())
-    asking = [asyncio.create_task(kit.cache.get("u1")) for _ in range(3)]
+async def test_a_cancelled_lookup_does_not_disturb_the_others(cached: CachedRecords) -> None:
+    await cached.store(record())
+    asking = [asyncio.create_task(cached.cache.get("u1")) for _ in range(3)]
     await asyncio.sleep(0)
     asking[0].cancel()
     answers = await asyncio.gather(*asking, return_exceptions=True)
@@ -274,39 +274,41 @@ async def test_a_cancelled_lookup_does_not_disturb_the_others(kit: Kit) -> None:
     assert all(isinstance(answer, tuple) and answer[0] == record() for answer in answers[1:])
 
 
-async def test_records_are_written_in_the_background(kit: Kit) -> None:
+async def test_records_are_written_in_the_background(cached: CachedRecords) -> None:
     for number in range(300):
-        await kit.cache.put(record(f"u{number}"), age=1.0)
-    with kit.server.client() as client:
+        await cached.cache.put(record(f"u{number}"), age=1.0)
+    with cached.server.client() as client:
         await until(lambda: client.dbsize() == 300)
-    found = await kit.cache.get("u299")
+    found = await cached.cache.get("u299")
     assert found is not None and found[0] == record("u299")
     assert 58.0 < found[1] <= 59.0
 
 
 async def test_a_redis_that_is_out_finds_nothing_and_keeps_nothing(valkey: ValkeyServer) -> None:
-    kit = Kit(valkey)
-    await kit.link.open()
+    cached = CachedRecords(valkey)
+    await cached.link.open()
     valkey.pause()
     started = time.monotonic()
-    assert await asyncio.gather(*(kit.cache.get(f"u{number}") for number in range(300))) == [None] * 300
+    assert await asyncio.gather(*(cached.cache.get(f"u{number}") for number in range(300))) == [None] * 300
     assert time.monotonic() - started < 0.6
     for number in range(300):
-        await kit.cache.put(record(f"u{number}"), age=0.0)
+        await cached.cache.put(record(f"u{number}"), age=0.0)
     valkey.restart()
-    await until(lambda: kit.link.available)
+    await until(lambda: cached.link.available)
     assert valkey.client().dbsize() == 0
-    assert await kit.cache.get("u1") is None
-    await kit.link.close()
+    assert await cached.cache.get("u1") is None
+    await cached.link.close()
 
 
-async def test_an_unexpected_error_leaves_no_caller_waiting(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unexpected_error_leaves_no_caller_waiting(
+    cached: CachedRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def mistaken(user_ids: list[str]) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(kit.records, "load", mistaken)
+    monkeypatch.setattr(cached.records, "load", mistaken)
     async with asyncio.timeout(1):
-        assert await asyncio.gather(*(kit.cache.get("u1") for _ in range(200))) == [None] * 200
+        assert await asyncio.gather(*(cached.cache.get("u1") for _ in range(200))) == [None] * 200
     monkeypatch.undo()
-    await kit.store(record())
-    assert await kit.cache.get("u1") is not None
+    await cached.store(record())
+    assert await cached.cache.get("u1") is not None
