@@ -90,15 +90,15 @@ class Browser:
             message["sessionId"] = self._session
         self._connection.send(json.dumps(message))
         while True:
-            told = json.loads(self._connection.recv(timeout=20))
-            if told.get("method") == "Log.entryAdded" and told["params"]["entry"]["level"] in ("error", "warning"):
-                self.complaints.append(told["params"]["entry"]["text"])
-            if told.get("id") == self._number:
-                if "Cannot find default execution context" in str(told.get("error")):  # between two pages
+            reply = json.loads(self._connection.recv(timeout=20))
+            if reply.get("method") == "Log.entryAdded" and reply["params"]["entry"]["level"] in ("error", "warning"):
+                self.complaints.append(reply["params"]["entry"]["text"])
+            if reply.get("id") == self._number:
+                if "Cannot find default execution context" in str(reply.get("error")):  # between two pages
                     time.sleep(0.05)
                     return {"result": {}}
-                assert "error" not in told, (method, told["error"])
-                return cast("dict[str, Any]", told["result"])
+                assert "error" not in reply, (method, reply["error"])
+                return cast("dict[str, Any]", reply["result"])
 
 
 @contextmanager
@@ -108,9 +108,9 @@ def browsing(folder: Path, *options: str) -> Iterator[Browser]:
     command = [_BINARY, *_OPTIONS, *options, f"--user-data-dir={folder}", "about:blank"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        told = folder / "DevToolsActivePort"
-        eventually(lambda: told.exists() and len(told.read_text().splitlines()) == 2, timeout=30, every=0.05)
-        port, path = told.read_text().splitlines()
+        port_file = folder / "DevToolsActivePort"
+        eventually(lambda: port_file.exists() and len(port_file.read_text().splitlines()) == 2, timeout=30, every=0.05)
+        port, path = port_file.read_text().splitlines()
         with connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None) as connection:
             yield Browser(connection)
     finally:

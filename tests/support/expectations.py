@@ -21,9 +21,9 @@ def refuses(gateway: Gateway, upstream: RecordingUpstream, data: bytes, status: 
     """The gateway refuses with this status and (one of) these codes, and nothing reaches the upstream."""
     upstream.requests.clear()
     answer = gateway.ask(data)
-    wanted = {codes} if isinstance(codes, str) else set(codes)
+    expected = {codes} if isinstance(codes, str) else set(codes)
     assert answer.status == status, (data[:300], answer.status, answer.body)
-    assert answer.code in wanted, (data[:300], answer.code)
+    assert answer.code in expected, (data[:300], answer.code)
     assert upstream.requests == [], (data[:300], upstream.lines())
     return answer
 

@@ -82,8 +82,8 @@ class Gateways:
             folder.mkdir(exist_ok=True)
             commands = [["db", "upgrade"]]
             for email, roles, active in PEOPLE:
-                wanted = [word for role in roles for word in ("--role", role)]
-                commands.append(["users", "create", email, *wanted, "--password-stdin"])
+                options = [word for role in roles for word in ("--role", role)]
+                commands.append(["users", "create", email, *options, "--password-stdin"])
                 if not active:
                     commands.append(["users", "disable", email])
             _run_all(write_configuration(folder, self.configuration(folder)), commands)
@@ -111,8 +111,8 @@ for command in commands:
 
 
 def _run_all(config: Path, commands: list[list[str]]) -> None:
-    told = json.dumps([str(config), PASSWORD + "\n", commands])
-    done = launcher.run(["-c", _SEVERAL, told], timeout=60)
+    arguments = json.dumps([str(config), PASSWORD + "\n", commands])
+    done = launcher.run(["-c", _SEVERAL, arguments], timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -175,8 +175,8 @@ class Load:
 
     async def more(self, count: int) -> None:
         """Wait for this many more responses."""
-        wanted = len(self.answers) + count
-        await until(lambda: len(self.answers) >= wanted, within=60.0)
+        expected = len(self.answers) + count
+        await until(lambda: len(self.answers) >= expected, within=60.0)
 
     @property
     def lost_in_drain(self) -> list[Lost]:

@@ -51,8 +51,8 @@ class Head:
 
     def values(self, name: str) -> list[bytes]:
         """All values of a field, one per line, in order."""
-        wanted = name.lower().encode()
-        return [value for key, value in self.fields if key.lower() == wanted]
+        lowered = name.lower().encode()
+        return [value for key, value in self.fields if key.lower() == lowered]
 
     def value(self, name: str) -> bytes | None:
         """The value of a field that must not be repeated."""

@@ -66,8 +66,8 @@ class Received:
 
     def values(self, name: str) -> list[bytes]:
         """The values of the lines with this name, ignoring case."""
-        wanted = name.lower().encode()
-        return [value for key, value in self.fields if key.lower() == wanted]
+        lowered = name.lower().encode()
+        return [value for key, value in self.fields if key.lower() == lowered]
 
     @property
     def folded(self) -> dict[str, list[bytes]]:

@@ -27,14 +27,14 @@ def small(
     **sections: Mapping[str, Any],
 ) -> Configuration:
     """A configuration with an open route `/NAME/**` for each upstream, and additional `routes`."""
-    told = {name: {"targets": one} if isinstance(one, list) else one for name, one in upstreams.items()}
+    targets = {name: {"targets": one} if isinstance(one, list) else one for name, one in upstreams.items()}
     configuration: Configuration = {
         "server": {"drain": "5s"},
         "storage": {"database": f"sqlite:///{folder / 'gateway.db'}"},
         "accounts": {"password": {"bcrypt_rounds": 4}, "registration_limit": None},
         "observability": {"access_log": "off"},
-        "upstreams": told,
-        "routes": [{"path": f"/{name}/**", "auth": "none", "upstream": name} for name in told] + [*routes],
+        "upstreams": targets,
+        "routes": [{"path": f"/{name}/**", "auth": "none", "upstream": name} for name in targets] + [*routes],
     }
     for name, values in sections.items():
         configuration[name] = {**configuration.get(name, {}), **values}
