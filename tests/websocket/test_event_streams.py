@@ -20,7 +20,7 @@ PATH = "/public/events"
 STREAM = "Content-Type: text/event-stream"
 
 
-class Told:
+class ScriptedStream:
     """A script for a stream whose events the test sends one by one."""
 
     def __init__(self, *, chunked: bool = True) -> None:
@@ -40,23 +40,23 @@ class Told:
         exchange = eventually(lambda: self._exchange)
         assert self._loop is not None and exchange is not None
         data = b"%x\r\n%b\r\n" % (len(event), event) if self._chunked else event
-        told = time.monotonic()
+        sent_at = time.monotonic()
         asyncio.run_coroutine_threadsafe(exchange.send(data), self._loop).result(5)
-        return told
+        return sent_at
 
 
 @pytest.mark.parametrize("chunked", [True, False])
 def test_every_event_arrives_at_once(gateway: Gateway, upstream: RecordingUpstream, chunked: bool) -> None:
     """The gateway adds less than 20 ms, and does not wait for a second event, a full buffer or the end."""
-    told = Told(chunked=chunked)
-    upstream.on(PATH, told)
+    script = ScriptedStream(chunked=chunked)
+    upstream.on(PATH, script)
     with gateway.caller() as caller:
         head = caller.send(request(PATH)).receive_head()
         assert head.values("content-type") == [b"text/event-stream"]
         took = []
         for number in range(50):
             event = b"id: %d\ndata: one of many\n\n" % number
-            since = told.tell(event)
+            since = script.tell(event)
             caller.read_until(event)
             took.append(time.monotonic() - since)
         assert statistics.median(took) < 0.02, took
@@ -64,23 +64,23 @@ def test_every_event_arrives_at_once(gateway: Gateway, upstream: RecordingUpstre
 
 def test_a_stream_may_be_silent_for_longer_than_any_other_answer(gateway: Gateway, upstream: RecordingUpstream) -> None:
     """The idle timeout of this upstream is 250 ms."""
-    told = Told()
-    upstream.on("/impatient/events", told)
+    script = ScriptedStream()
+    upstream.on("/impatient/events", script)
     with gateway.caller() as caller:
         caller.send(request("/impatient/events")).receive_head()
-        told.tell(b"data: 1\n\n")
+        script.tell(b"data: 1\n\n")
         caller.read_until(b"data: 1\n\n")
         time.sleep(0.9)
-        told.tell(b"data: 2\n\n")
+        script.tell(b"data: 2\n\n")
         caller.read_until(b"data: 2\n\n")
 
 
 def test_a_client_that_disconnects_ends_it_upstream(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    told = Told()
-    upstream.on(PATH, told)
+    script = ScriptedStream()
+    upstream.on(PATH, script)
     with gateway.caller() as caller:
         caller.send(request(PATH)).receive_head()
-        told.tell(b"data: 1\n\n")
+        script.tell(b"data: 1\n\n")
         caller.read_until(b"data: 1\n\n")
     eventually(lambda: upstream.only.link.ended, timeout=2.0)
 

@@ -23,7 +23,7 @@ MESSAGE = MiB // 4
 FLAT = 16 * MiB
 
 
-class Pouring:
+class FastFrames:
     """A script that sends frames as fast as possible; `sent` counts the bytes sent."""
 
     def __init__(self, total: int) -> None:
@@ -40,7 +40,7 @@ class Pouring:
 
 
 def test_a_slow_caller_slows_the_upstream_down(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    pouring = Pouring(TOTAL)
+    pouring = FastFrames(TOTAL)
     upstream.on(PATH, pouring)
     with Socket(gateway, PATH, receive_buffer=512 * 1024) as socket:
         before = gateway.memory()
@@ -79,7 +79,7 @@ def test_a_slow_upstream_slows_the_caller_down(gateway: Gateway, upstream: Recor
 
 
 def test_a_slow_client_delays_no_other(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    upstream.on(PATH, Pouring(TOTAL))
+    upstream.on(PATH, FastFrames(TOTAL))
     upstream.on(PATH + "/quick", echoing())
     with Socket(gateway, PATH, receive_buffer=512 * 1024), Socket(gateway, PATH + "/quick") as quick:
         worst = 0.0
@@ -95,7 +95,7 @@ def test_a_client_that_disconnects_without_reading_leaves_nothing_behind(
     gateway: Gateway, upstream: RecordingUpstream
 ) -> None:
     for _ in range(3):
-        pouring = Pouring(TOTAL)
+        pouring = FastFrames(TOTAL)
         upstream.on(PATH, pouring)
         upstream.requests.clear()
         with Socket(gateway, PATH, receive_buffer=512 * 1024):

@@ -15,7 +15,7 @@ GONE = Refusal("token_revoked", presented=True)
 OUT = Refusal("storage_unavailable")
 
 
-class Judge:
+class FakeGate:
     """Replaces the gate. `here` is the cached result, `there` the result of a store after `takes` seconds."""
 
     def __init__(self, here: object = None, there: Refusal | None = None, takes: float = 0.0) -> None:
@@ -41,7 +41,7 @@ class Judge:
         return self.there
 
 
-class Thing:
+class FakeStream:
     """A running stream."""
 
     def __init__(self, principal: object = "somebody") -> None:
@@ -54,12 +54,12 @@ class Thing:
         self.refusal = refusal
 
 
-def watching(judge: Judge, count: int) -> tuple[RevocationWatcher, list[Thing]]:
-    watch: Any = RevocationWatcher(judge, asyncio.get_running_loop())  # type: ignore[arg-type]
-    things = [Thing() for _ in range(count)]
-    for thing in things:
-        watch.add(thing)
-    return watch, things
+def watching(fake_gate: FakeGate, count: int) -> tuple[RevocationWatcher, list[FakeStream]]:
+    watch: Any = RevocationWatcher(fake_gate, asyncio.get_running_loop())  # type: ignore[arg-type]
+    streams = [FakeStream() for _ in range(count)]
+    for stream in streams:
+        watch.add(stream)
+    return watch, streams
 
 
 def look(watch: RevocationWatcher) -> None:
@@ -69,91 +69,91 @@ def look(watch: RevocationWatcher) -> None:
 
 
 async def test_known_revocations_are_applied_at_once() -> None:
-    judge = Judge()
-    watch, things = watching(judge, 3)
+    fake_gate = FakeGate()
+    watch, streams = watching(fake_gate, 3)
     look(watch)
-    assert [thing.refusal for thing in things] == [None] * 3
-    judge.here = GONE
+    assert [stream.refusal for stream in streams] == [None] * 3
+    fake_gate.here = GONE
     look(watch)
-    assert [thing.refusal for thing in things] == [GONE] * 3
+    assert [stream.refusal for stream in streams] == [GONE] * 3
     look(watch)
 
 
 async def test_unknown_states_are_looked_up() -> None:
-    judge = Judge(WAITING)
-    watch, things = watching(judge, 3)
+    fake_gate = FakeGate(WAITING)
+    watch, streams = watching(fake_gate, 3)
     look(watch)
-    await until(lambda: len(judge.asked) == 3 and not judge.at_once)
-    judge.there = GONE
+    await until(lambda: len(fake_gate.asked) == 3 and not fake_gate.at_once)
+    fake_gate.there = GONE
     look(watch)
-    await until(lambda: all(thing.refusal for thing in things))
-    assert [thing.refusal for thing in things] == [GONE] * 3
+    await until(lambda: all(stream.refusal for stream in streams))
+    assert [stream.refusal for stream in streams] == [GONE] * 3
 
 
 async def test_when_nothing_is_known_any_more_thousands_are_asked_about_in_a_moment() -> None:
     """All copies are flushed when the change feed disconnects. No stream may stay unchecked in the queue."""
-    judge = Judge(WAITING, GONE, takes=0.001)
-    watch, things = watching(judge, 2000)
+    fake_gate = FakeGate(WAITING, GONE, takes=0.001)
+    watch, streams = watching(fake_gate, 2000)
     look(watch)
-    await until(lambda: all(thing.refusal for thing in things), within=1.0)
-    assert judge.most_at_once <= 16
-    assert len(judge.asked) == 2000
+    await until(lambda: all(stream.refusal for stream in streams), within=1.0)
+    assert fake_gate.most_at_once <= 16
+    assert len(fake_gate.asked) == 2000
 
 
 async def test_a_stream_is_not_looked_up_twice_at_a_time() -> None:
-    judge = Judge(WAITING, takes=0.05)
-    watch, _ = watching(judge, 20)
+    fake_gate = FakeGate(WAITING, takes=0.05)
+    watch, _ = watching(fake_gate, 20)
     for _ in range(5):
         look(watch)
         await asyncio.sleep(0.002)
     await asyncio.sleep(0.15)
-    assert len(judge.asked) == 20
+    assert len(fake_gate.asked) == 20
 
 
 async def test_a_stream_that_ended_during_the_lookup_is_left_alone() -> None:
-    judge = Judge(WAITING, GONE, takes=0.01)
-    watch, things = watching(judge, 40)
+    fake_gate = FakeGate(WAITING, GONE, takes=0.01)
+    watch, streams = watching(fake_gate, 40)
     look(watch)
     await asyncio.sleep(0)
-    for thing in things:
-        watch.remove(thing)
-        watch.remove(thing)
+    for stream in streams:
+        watch.remove(stream)
+        watch.remove(stream)
     await asyncio.sleep(0.05)
-    assert [thing.refusal for thing in things] == [None] * 40
-    assert len(judge.asked) == 16, "those still in the line were not asked about"
+    assert [stream.refusal for stream in streams] == [None] * 40
+    assert len(fake_gate.asked) == 16, "those still in the line were not asked about"
 
 
 async def test_a_new_gate_decides_again_on_all_anonymous_callers_included() -> None:
-    watch, things = watching(Judge(), 2)
-    stranger, unadmitted = Thing(principal=None), Thing()
+    watch, streams = watching(FakeGate(), 2)
+    stranger, unadmitted = FakeStream(principal=None), FakeStream()
     unadmitted.admission = None
     watch.add(stranger)
     watch.add(unadmitted)
     look(watch)
-    assert [thing.refusal for thing in (*things, stranger)] == [None] * 3
-    replacement: Any = Judge(GONE)
+    assert [stream.refusal for stream in (*streams, stranger)] == [None] * 3
+    replacement: Any = FakeGate(GONE)
     watch.gate = replacement
     look(watch)
-    assert [thing.refusal for thing in (*things, stranger)] == [GONE] * 3
+    assert [stream.refusal for stream in (*streams, stranger)] == [GONE] * 3
     assert unadmitted.refusal is None
 
 
 async def test_an_outage_is_forgiven_for_a_while() -> None:
     """For ten seconds, which restart when a store has answered."""
     clock = Clock()
-    judge = Judge(WAITING, OUT)
-    watch: Any = RevocationWatcher(judge, clock)  # type: ignore[arg-type]
-    thing = Thing()
-    watch.add(thing)
+    fake_gate = FakeGate(WAITING, OUT)
+    watch: Any = RevocationWatcher(fake_gate, clock)  # type: ignore[arg-type]
+    stream = FakeStream()
+    watch.add(stream)
     for now, answer in ((0, OUT), (9, OUT), (9.5, None), (10, OUT), (19, OUT)):
-        clock.now, judge.there = now, answer
+        clock.now, fake_gate.there = now, answer
         look(watch)
         await asyncio.sleep(0.01)
-        assert thing.refusal is None, now
+        assert stream.refusal is None, now
     clock.now = 20.5
     look(watch)
-    await until(lambda: thing.refusal)
-    assert thing.refusal is OUT
+    await until(lambda: stream.refusal)
+    assert stream.refusal is OUT
 
 
 class Clock:
@@ -169,11 +169,11 @@ class Clock:
 
 
 async def test_a_removed_stream_causes_no_further_lookup() -> None:
-    judge = Judge(WAITING, GONE, takes=0.05)
-    watch, things = watching(judge, 3)
+    fake_gate = FakeGate(WAITING, GONE, takes=0.05)
+    watch, streams = watching(fake_gate, 3)
     look(watch)
-    await until(lambda: judge.asked)
+    await until(lambda: fake_gate.asked)
     watch.close()
     await asyncio.sleep(0.1)
     look(watch)
-    assert [thing.refusal for thing in things] == [None] * 3
+    assert [stream.refusal for stream in streams] == [None] * 3
