@@ -207,11 +207,11 @@ def test_a_path_alone_takes_no_query() -> None:
 
 
 @pytest.mark.parametrize(
-    ("segment", "said"),
+    ("segment", "decoded"),
     [(b"plain", b"plain"), (b"a%2Fb", b"a/b"), (b"%2541", b"%41"), (b"caf%C3%A9", "café".encode())],
 )
-def test_a_segment_is_decoded_once(segment: bytes, said: bytes) -> None:
-    assert decoded_segment(segment) == said
+def test_a_segment_is_decoded_once(segment: bytes, decoded: bytes) -> None:
+    assert decoded_segment(segment) == decoded
 
 
 @pytest.mark.parametrize(
