@@ -11,6 +11,7 @@ asyncio's own Happy Eyeballs are missing in uvloop and remember no failures.
 """
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -90,10 +91,9 @@ class TargetConnector:
         """Connect to a Unix socket. Unlike with TCP, connecting fails at once while the queue of its listener is
         full."""
         while True:
-            try:
+            with contextlib.suppress(BlockingIOError):
                 return await self._loop.create_unix_connection(_Early, path)
-            except BlockingIOError:
-                await asyncio.sleep(_QUEUE_PAUSE)
+            await asyncio.sleep(_QUEUE_PAUSE)
 
     async def _connect_to(self, address: str) -> Connected:
         transport, early = await self._loop.create_connection(_Early, address, self._target.port)

@@ -7,7 +7,7 @@ from typing import Final
 
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.errors import Refusal
+from gateway.errors import Refusal, without_traceback
 from gateway.gate.admission import Admission, RequestHead
 from gateway.proxy.interfaces import Exchange, Field
 from gateway.server.asgi.request import AsgiRequest, Upload
@@ -121,16 +121,19 @@ class AsgiResponse(AsgiRequest):
     async def proxy(self, admission: Admission, receive: Receive, send: Send) -> None:
         """Send the request to the upstream, and the response to the client."""
         self.admission = admission
+        refused: Refusal | None = None
         try:
             length, first = await self._framing(receive)
-            self._exchange = self._proxy.open(admission, self, length, self.started)
+            exchange = self._exchange = self._proxy.open(admission, self, length, self.started)
         except Refusal as refusal:
-            await self.send_refusal(refusal, send)
+            refused = without_traceback(refusal)
+        if refused is not None:
+            await self.send_refusal(refused, send)
             return
         if length != 0:
             self._upload = self._runtime.loop.create_task(self._send_body(receive, first, length))
         else:
-            self._runtime.watch_disconnect(self, receive, at_once=self._exchange.waiting)
+            self._runtime.watch_disconnect(self, receive, at_once=exchange.waiting)
         try:
             await self._respond(send)
         finally:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.errors import Refusal
+from gateway.errors import Refusal, without_traceback
 from gateway.gate.admission import Admission, RequestHead
 from gateway.proxy.interfaces import Exchange, Field
 from gateway.server.asgi.request import AsgiRequest
@@ -49,17 +49,20 @@ class AsgiWebSocket(AsgiRequest):
         """Perform the handshake with the upstream, then relay until the client, the upstream or the gateway ends it."""
         self.admission = admission
         await receive()  # ASGI sends websocket.connect first
-        reading: asyncio.Task[None] | None = None
         try:
             self._exchange = self._proxy.open(admission, self, 0, self.started)
-            reading = self._runtime.loop.create_task(self._read_caller(receive))
+        except Refusal as refusal:
+            self.refuse(without_traceback(refusal))
+        reading = self._runtime.loop.create_task(self._read_caller(receive))
+        try:
             await self._answered.wait()
             if not self._caller_left:
                 await self._join(send)
-        except Refusal as refusal:
-            await self.send_refusal(refusal, send)
         finally:
-            await self._end(reading)
+            self._end(reading)
+        await asyncio.wait((reading,))
+        if not reading.cancelled() and (error := reading.exception()) is not None:
+            raise error
 
     async def _join(self, send: Send) -> None:
         if self._upstream is None:
@@ -72,7 +75,7 @@ class AsgiWebSocket(AsgiRequest):
             async with self._limit:
                 await self._write_caller(send, self._upstream)
 
-    async def _end(self, reading: "asyncio.Task[None] | None") -> None:
+    def _end(self, reading: "asyncio.Task[None]") -> None:
         self._runtime.watch.remove(self)
         if self._upstream is not None:
             self._upstream.leave(Ended(NO_STATUS))
@@ -80,11 +83,7 @@ class AsgiWebSocket(AsgiRequest):
         if exchange is not None and not self._completed:
             exchange.cancel()
         self.finished()
-        if reading is not None:
-            reading.cancel()
-            await asyncio.wait((reading,))
-            if not reading.cancelled() and (error := reading.exception()) is not None:
-                raise error
+        reading.cancel()
 
     # ---- Downstream: the response to the handshake
 

@@ -6,12 +6,14 @@ import gc
 import socket
 import ssl
 import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from gateway.proxy.target import Target, target_of
 from gateway.proxy.target_connector import Lookup, TargetConnector
@@ -428,3 +430,29 @@ def test_a_dead_address_of_an_upstream_costs_a_quarter_of_a_second_and_once(
         closing.stop()
     assert 0.25 <= max(took) < 0.6
     assert sorted(took)[-3] < 0.2, "one for the dead address, and one while the gateway warms up"
+
+
+def test_dials_of_a_unix_socket_with_a_full_queue_leave_no_exception_to_the_event_loop(tmp_path: Path) -> None:
+    path = str(tmp_path / "orders.sock")
+
+    async def left() -> BaseException | None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen(0)
+            one = connector(Target("orders", 0, None, None, "orders", path), None)
+            dials = [loop.create_task(one.connect(asyncio.Protocol, 10.0)) for _ in range(3)]
+            await asyncio.wait(dials, return_when=asyncio.FIRST_COMPLETED)
+            assert [dial.done() for dial in dials] == [True, False, False], "the queue has room for one"
+            listener.setblocking(False)
+            for _ in dials:
+                accepted, _ = await loop.sock_accept(listener)
+                accepted.close()
+            await asyncio.gather(*dials, return_exceptions=True)
+        found: asyncio.Future[BaseException | None] = loop.create_future()
+        loop.call_soon(lambda: found.set_result(sys.exc_info()[1]))
+        return await found
+
+    # The loop of asyncio takes a full queue for a connection in progress.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(left()) is None

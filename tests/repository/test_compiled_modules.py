@@ -1,0 +1,84 @@
+"""The compiled modules use no construct that mypyc compiles to another behaviour.
+
+A compiled coroutine that suspends while it handles an exception leaves the exception to the event loop. Each later
+exception gets the previous one as its context, so none is freed. A compiled `finally` with an `await` raises the left
+exception again.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hatch_build import sources
+
+ROOT = Path(__file__).resolve().parents[2]
+WAITS = (ast.Await, ast.Yield, ast.YieldFrom, ast.AsyncFor)
+# Their `__aexit__` does not suspend.
+CONTEXTS = ("asyncio.timeout", "asyncio.Timeout")
+
+
+def _own(nodes: list[ast.stmt]) -> Iterator[ast.AST]:
+    """The nodes without those of inner functions."""
+    for node in nodes:
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from _own(list(ast.iter_child_nodes(node)))  # type: ignore[arg-type]
+
+
+def waits_in_handlers(source: str) -> list[int]:
+    """The lines that suspend while an exception is handled."""
+    handlers: list[ast.stmt] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ExceptHandler):
+            handlers += node.body
+        elif isinstance(node, ast.Try):
+            handlers += node.finalbody
+    return sorted({node.lineno for node in _own(handlers) if isinstance(node, WAITS)})
+
+
+def contexts(source: str) -> dict[int, str]:
+    """The asynchronous context managers by line: the called function, or the assigned value of an attribute."""
+    tree = ast.parse(source)
+    values = {
+        ast.unparse(target): node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+    }
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AsyncWith):
+            for item in node.items:
+                manager = values.get(ast.unparse(item.context_expr), item.context_expr)
+                found[node.lineno] = ast.unparse(manager.func if isinstance(manager, ast.Call) else manager)
+    return found
+
+
+@pytest.mark.parametrize("module", sources())
+def test_a_compiled_coroutine_suspends_only_outside_of_the_handlers_of_exceptions(module: str) -> None:
+    source = (ROOT / module).read_text(encoding="utf-8")
+    assert waits_in_handlers(source) == [], "wait after the handler, or in a module that stays interpreted"
+    assert {line: name for line, name in contexts(source).items() if name not in CONTEXTS} == {}
+
+
+@pytest.mark.parametrize(
+    ("handler", "lines"),
+    [
+        ("except OSError:\n        await b()", [5]),
+        ("except OSError:\n        pass\n    finally:\n        await b()", [7]),
+        ("except OSError:\n        if a:\n            return await b()", [6]),
+        ("except OSError:\n        pass\n    else:\n        await b()", []),
+        ("except OSError:\n        c = lambda: b()\n    await b()", []),
+    ],
+)
+def test_an_await_in_a_handler_is_found(handler: str, lines: list[int]) -> None:
+    assert waits_in_handlers(f"async def f():\n    try:\n        await a()\n    {handler}\n") == lines
+
+
+def test_an_asynchronous_context_manager_is_named_by_its_function() -> None:
+    source = (
+        "async def f(self):\n    self.b = c.d(1)\n    async with a.b():\n        async with self.b:\n            pass\n"
+    )
+    assert contexts(source) == {3: "a.b", 4: "c.d"}
