@@ -38,6 +38,11 @@ class Ticker:
         """The time `seconds` from now, never too early: `now` can be one period old."""
         return self.now + PERIOD + seconds
 
+    @property
+    def listeners(self) -> int:
+        """The number of listeners."""
+        return len(self._listeners)
+
     def subscribe(self, listener: Listener) -> None:
         """Call `listener` with the loop's time at every tick."""
         self._listeners.append(listener)

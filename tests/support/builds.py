@@ -7,3 +7,6 @@ import gateway
 patches_a_compiled_constant = pytest.mark.skipif(
     gateway.build() == "native", reason="the test patches a constant, whose value is part of the compiled code"
 )
+extends_a_compiled_class = pytest.mark.skipif(
+    gateway.build() == "native", reason="the test extends a class of the gateway; compiled classes allow no subclass"
+)

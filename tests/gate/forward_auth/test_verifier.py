@@ -19,6 +19,7 @@ from gateway.settings.model import Settings
 from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import FieldRules
 from gateway.wire.paths import canonical_target
+from tests.support.builds import extends_a_compiled_class
 
 IDENTITY = ("X-User-Id", "X-User-Email", "X-User-Roles")
 
@@ -31,6 +32,7 @@ def admission_of(fields: list[tuple[bytes, bytes]]) -> Admission:
     return Admission(route, (), canonical_target(head.target, relaxed=False), None, None, head)
 
 
+@extends_a_compiled_class
 def test_every_failure_of_a_verdict_is_a_refusal() -> None:
     """The gate turns exceptions into refusals, and so does the code around it."""
 

@@ -14,7 +14,7 @@ from gateway.proxy.proxy import engine_of
 from gateway.proxy.tls import TlsContexts
 from gateway.proxy.upstream import Upstream
 from gateway.settings.model import UpstreamSettings
-from gateway.ticker import Listener, Ticker
+from gateway.ticker import Ticker
 
 
 class Outcome:
@@ -90,24 +90,10 @@ def settings(*targets: str, **values: Any) -> UpstreamSettings:
     return UpstreamSettings(name="web", targets=targets, **{"engine": ENGINE} | values)
 
 
-class CountedTicker(Ticker):
-    """A ticker that counts its listeners."""
-
-    listeners = 0
-
-    def subscribe(self, listener: Listener) -> None:
-        self.listeners += 1
-        super().subscribe(listener)
-
-    def unsubscribe(self, listener: Listener) -> None:
-        self.listeners -= 1
-        super().unsubscribe(listener)
-
-
 class Harness:
     """One engine. `ask` sends a request and waits for its outcome."""
 
-    def __init__(self, engine: Upstream | HttpxEngine, ticker: CountedTicker) -> None:
+    def __init__(self, engine: Upstream | HttpxEngine, ticker: Ticker) -> None:
         self.engine = engine
         self.ticker = ticker
         self._loop = asyncio.get_running_loop()
@@ -177,7 +163,7 @@ async def ended(outcome: Outcome, within: float = 10.0) -> Outcome:
 async def running(upstream: UpstreamSettings) -> AsyncIterator[Harness]:
     """An engine that runs while the block does."""
     loop = asyncio.get_running_loop()
-    ticker = CountedTicker(loop)
+    ticker = Ticker(loop)
     ticker.start()
     tls = TlsContexts({upstream.name: upstream}).of(upstream)
     engine = engine_of(upstream, loop=loop, ticker=ticker, tls=tls)
