@@ -3,7 +3,7 @@
 Counts Python bytecode instructions by cost centre. The counts are the same on every machine and in every run of one
 version of Python. `bench/budget.json` holds the budget, which the test suite enforces within five percent, so a more
 expensive hot path requires a change of the file. `--callgrind` adds processor instructions, including C code (requires
-valgrind and four minutes).
+valgrind and half a minute).
 """
 
 import argparse
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -206,52 +206,66 @@ def shown(costs: Costs, budget: Costs | None) -> str:
 # ---- processor instructions
 
 
-async def play_for_callgrind(name: str) -> None:
-    """Runs under valgrind, which counts only while COLLECTED is active. The requests run inside it."""
+async def play_for_callgrind(names: Sequence[str]) -> None:
+    """Runs under valgrind, which counts only while COLLECTED is active. The requests run inside it. Valgrind writes one
+    file per scenario."""
     async with staged() as stage:
-        play = stage.scenarios()[name]
-        for _ in range(WARM):
-            play()
+        scenarios = stage.scenarios()
+        for name in names:
+            for _ in range(WARM):
+                scenarios[name]()
         gc.disable()
-        _instrument()
-        assert sum(1 for _ in takewhile(lambda _: play() is None, range(CALLGRIND))) == CALLGRIND
+        _command_valgrind("instrumentation", "on")  # Startup without instrumentation takes a tenth of the time.
+        for name in names:
+            play = scenarios[name]
+            play()  # The first instrumented request includes the translation of its code.
+            assert sum(1 for _ in takewhile(lambda _: play() is None, range(CALLGRIND))) == CALLGRIND  # noqa: B023
+            _command_valgrind("dump", name)
 
 
-def _instrument() -> None:
-    """Start to count. Startup without instrumentation takes a tenth of the time."""
-    command = ["vgdb", f"--pid={os.getpid()}", "instrumentation", "on"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as control:
-        while control.poll() is None:  # valgrind reads commands while the program runs
-            sum(range(10_000))
+def _command_valgrind(*command: str) -> None:
+    control = subprocess.Popen(["vgdb", f"--pid={os.getpid()}", *command], stdout=subprocess.DEVNULL)
+    while control.poll() is None:  # Valgrind reads commands while the program runs.
+        sum(range(10_000))
+    if control.returncode:
+        raise BenchError(f"valgrind refused the command {command}")
 
 
-def callgrind(name: str, folder_of_package: Path = SOURCE.parent) -> float:
-    """Processor instructions for one request, including C code. Raises BenchError."""
+def callgrind(*names: str, package: Path = SOURCE.parent) -> dict[str, int]:
+    """Processor instructions of one request by scenario, including C code. Raises BenchError."""
     with tempfile.TemporaryDirectory() as folder:
         how = ["--instr-atstart=no", f"--toggle-collect={COLLECTED}", f"--callgrind-out-file={folder}/out"]
         done = subprocess.run(
-            ["valgrind", "--tool=callgrind", *how, sys.executable, "-m", "bench.budget", "--play", name],
+            ["valgrind", "--tool=callgrind", *how, sys.executable, "-m", "bench.budget", "--play", *names],
             capture_output=True,
             text=True,
             timeout=600,
-            cwd=folder_of_package,
-            env={"PYTHONHASHSEED": "0", "PYTHONPATH": str(folder_of_package), "PATH": "/usr/bin:/bin"},
+            cwd=package,
+            env={"PYTHONHASHSEED": "0", "PYTHONPATH": str(package), "PATH": "/usr/bin:/bin"},
             check=False,
         )
-    found = re.search(r"Collected : (\d+)", done.stderr)
-    if done.returncode or found is None:
-        raise BenchError(f"callgrind failed: {done.stderr[-500:]}")
-    if found[1] == "0":
+        if done.returncode:
+            raise BenchError(f"callgrind failed: {done.stderr[-500:]}")
+        # The last file, `out`, has the counts since the last command.
+        totals = [_total(Path(folder, f"out.{number}")) for number in range(1, len(names) + 1)]
+    if 0 in totals:
         raise BenchError(f"this Python has no symbol {COLLECTED} because it was stripped")
-    return int(found[1]) / CALLGRIND
+    return {name: round(total / CALLGRIND) for name, total in zip(names, totals, strict=True)}
+
+
+def _total(dump: Path) -> int:
+    found = re.search(r"^totals: (\d+)$", dump.read_text(), re.MULTILINE)
+    if found is None:
+        raise BenchError(f"no total in {dump.name}")
+    return int(found[1])
 
 
 def main() -> int:
     """Exit code 1 if the budget is exceeded."""
     parser = argparse.ArgumentParser(prog="python -m bench.budget", description=__doc__)
     parser.add_argument("--write", action="store_true", help="store the measured costs as the budget")
-    parser.add_argument("--callgrind", action="store_true", help="count processor instructions too: four minutes")
-    parser.add_argument("--play", help=argparse.SUPPRESS)
+    parser.add_argument("--callgrind", action="store_true", help="count processor instructions too: half a minute")
+    parser.add_argument("--play", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.play:
         asyncio.run(play_for_callgrind(options.play))
@@ -272,8 +286,8 @@ def _show_callgrind() -> None:
     if shutil.which("valgrind") is None:
         print("valgrind is not installed: no processor instructions")
         return
-    for name in ("repeated", "fresh", "refused", "asgi"):
-        print(f"{name}: {callgrind(name):,.0f} processor instructions for each request", flush=True)
+    for name, count in callgrind("repeated", "fresh", "refused", "asgi").items():
+        print(f"{name}: {count:,} processor instructions for each request")
 
 
 if __name__ == "__main__":

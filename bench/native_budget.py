@@ -59,11 +59,6 @@ def exceeded(counts: Counts, budget: Counts) -> list[str]:
     ]
 
 
-def measure(*scenarios: str, package: Path = ROOT) -> Counts:
-    """Processor instructions by scenario. Raises BenchError."""
-    return {name: round(callgrind(name, package)) for name in scenarios}
-
-
 def main() -> int:
     """Exit code 1 if the counts differ from the budget; 2 if nothing can be counted."""
     parser = argparse.ArgumentParser(prog="python -m bench.native_budget", description=__doc__)
@@ -74,7 +69,7 @@ def main() -> int:
         return 2
     os.environ.setdefault(OPTIMIZE, "0")
     subprocess.run([sys.executable, str(ROOT / "hatch_build.py"), "--copy", str(COPY)], check=True)
-    counts = measure(*SCENARIOS, package=COPY)
+    counts = callgrind(*SCENARIOS, package=COPY)
     print(f"{key()}: {counts}")
     if options.write:
         known = json.loads(BUDGET.read_text()) if BUDGET.exists() else {}

@@ -216,7 +216,7 @@ async def staged(
         several = ", ".join(f'"http://127.0.0.{number + 1}:9"' for number in range(targets))
         # The connections have no peer that could close them; they stay idle while a scenario is traced.
         text = text.replace(f'targets: ["{place.upstream}"]', f"targets: [{several}], keep_alive: 1h")
-        text += f"cache: {{max_local_entries: {cached}}}\n"
+        text += f"cache: {{user_ttl: 1h, max_local_entries: {cached}}}\n"
         if credential != "token":
             public_url = f"http://127.0.0.1:{PORT}"
             text = text.replace("server:\n", f"sessions: {{}}\nserver:\n  public_url: {public_url}\n", 1)
