@@ -163,5 +163,9 @@ async def close_client(client: Client) -> None:
     """Close a client with all its connections, including those to Sentinels."""
     pool = getattr(client, "connection_pool", None)
     await client.aclose()
+    if isinstance(client, RedisCluster):
+        # Since a failed operation the driver counts the client as not initialized, and `aclose` closes nothing.
+        await client.nodes_manager.aclose()
+        await client.nodes_manager.aclose("startup_nodes")
     if isinstance(pool, SentinelConnectionPool):
         await pool.sentinel_manager.aclose()

@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import trustme
 
 from bench.stores.valkey import ValkeyServer, running
+from gateway.storage.redis.open_client import ERRORS
+from gateway.storage.redis.url import close_client, connect_one, parse_redis_address
 from tests.identity.stores import MemoryStore, record
 from tests.storage import authentic
 from tests.storage.replicas import replicas
@@ -52,6 +55,20 @@ async def test_a_cluster_that_loses_a_node_admits_no_revoked_session(cluster: li
             await one.change(user.id, is_active=False)
         for user in users:
             assert not (await one.found(user.id)).is_active
+
+
+async def test_a_client_of_a_cluster_that_lost_a_node_closes_all_its_connections(cluster: list[ValkeyServer]) -> None:
+    """The driver closes none of them after a failed operation."""
+    client = parse_redis_address(f"redis+cluster://127.0.0.1:{cluster[0].port}").client()
+    await connect_one(client)
+    cluster[2].kill()
+    with pytest.raises(ERRORS):
+        for number in range(100):  # one of these keys belongs to the lost node
+            await asyncio.wait_for(client.get(f"key-{number}"), timeout=0.5)
+    await close_client(client)
+    for node in cluster[:2]:
+        with node.client() as inspector:
+            await until(lambda inspector: len(inspector.client_list()) == 1, inspector)
 
 
 async def test_sentinels_lead_to_the_server_and_to_the_one_that_takes_its_place(tmp_path: Path) -> None:
