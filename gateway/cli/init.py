@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -53,8 +54,18 @@ routes:
 
 @click.command("init")
 @click.option("--upstream", metavar="URL", help=f"The address of your application. Default: {_UPSTREAM}")
-@click.option("--public", metavar="PATH", multiple=True, help="A path for everyone, without signing in. Repeatable.")
-@click.option("--admin", metavar="PATH", multiple=True, help="A path for administrators only. Repeatable.")
+@click.option(
+    "--public",
+    metavar="PATH",
+    multiple=True,
+    help="A path for everyone, without signing in; with /** at its end also everything below. Repeatable.",
+)
+@click.option(
+    "--admin",
+    metavar="PATH",
+    multiple=True,
+    help="A path for administrators only, with everything below it. Repeatable.",
+)
 @click.option("--closed", is_flag=True, help="Only administrators create accounts.")
 @click.option(
     "--out",
@@ -70,19 +81,28 @@ def command(
     """Write a first configuration and its policy tests.
 
     Writes gateway.yaml and policy-tests.yaml. Asks three questions at a terminal, each with a default; options
-    answer them in advance. A path that ends in /** includes everything below it. All other paths require a signed-
-    in user.
+    answer them in advance. All other paths require a signed-in user.
     """
     if not force:
         _require_absent(out / CONFIGURATION, out / POLICY_TESTS)
-    upstream = upstream or _ask("The address of your application", _UPSTREAM)
-    public = public or _paths("Paths for everyone, separated by spaces (or none)", _PUBLIC)
-    admin = admin or _paths("Paths for administrators only (or none)", _ADMIN)
-    configuration = configuration_text(upstream, public, admin, closed=closed)
-    _check(configuration)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / CONFIGURATION).write_text(configuration, encoding="utf-8")
-    (out / POLICY_TESTS).write_text(policy_tests_text(public, admin), encoding="utf-8")
+    address = upstream or _ask("The address of your application", _UPSTREAM, lambda answer: _check(answer, (), ()))
+    public = public or _split(
+        _ask(
+            "Paths for everyone, separated by spaces; /** at the end includes everything below (or none)",
+            " ".join(_PUBLIC),
+            lambda answer: _check(address, _split(answer), ()),
+        )
+    )
+    admin = admin or _split(
+        _ask(
+            "Paths for administrators only, with everything below them (or none)",
+            " ".join(_ADMIN),
+            lambda answer: _check(address, public, _split(answer)),
+        )
+    )
+    _check(address, public, admin)
+    admin = _with_everything_below(admin)
+    _write(out, configuration_text(address, public, admin, closed=closed), policy_tests_text(public, admin))
     chosen = "" if out == Path() else f" --config {out / CONFIGURATION}"
     say(f"Wrote {out / CONFIGURATION} and {out / POLICY_TESTS}. Next:")
     say()
@@ -147,16 +167,29 @@ def _example(path: str) -> str:
     return quote("/".join(segments), safe="/%")
 
 
-def _paths(question: str, default: tuple[str, ...]) -> tuple[str, ...]:
-    answer = _ask(question, " ".join(default))
+def _with_everything_below(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """The patterns of whole sections. Without `/**`, `/admin/users` would be a path for any signed-in user."""
+    return tuple(path if path.endswith(_ALL) else path.rstrip("/") + _ALL for path in paths)
+
+
+def _split(answer: str) -> tuple[str, ...]:
     return () if answer.strip().lower() == _NONE else tuple(answer.replace(",", " ").split())
 
 
-def _ask(question: str, default: str) -> str:
-    """The answer of the person at the terminal. Scripts get the default."""
+def _ask(question: str, default: str, check: Callable[[str], None]) -> str:
+    """The answer of the person at the terminal, asked again while `check` raises CannotStart. Scripts get the
+    default."""
     if not sys.stdin.isatty():
         return default
-    answer: str = click.prompt(question, default=default, err=True)
+
+    def checked(answer: str) -> str:
+        try:
+            check(answer)
+        except CannotStart as error:
+            raise click.UsageError(str(error)) from None
+        return answer
+
+    answer: str = click.prompt(question, default=default, err=True, value_proc=checked)
     return answer
 
 
@@ -166,8 +199,21 @@ def _require_absent(*files: Path) -> None:
         raise CannotStart(f"{present} exists already; choose another folder with --out, or replace it with --force")
 
 
-def _check(text: str) -> None:
+def _write(folder: Path, configuration: str, policy_tests: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIGURATION).write_text(configuration, encoding="utf-8")
+        (folder / POLICY_TESTS).write_text(policy_tests, encoding="utf-8")
+    except OSError as error:
+        raise CannotStart(f"{error.filename}: {error.strerror}; choose a writable folder with --out") from None
+
+
+def _check(upstream: str, public: tuple[str, ...], admin: tuple[str, ...]) -> None:
     """Raise CannotStart if the answers do not make a valid configuration."""
+    both = next((path for path in public if path in admin), None)
+    if both is not None:
+        raise CannotStart(f"these answers do not work: {both} is for everyone and for administrators only")
+    text = configuration_text(upstream, public, _with_everything_below(admin), closed=True)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / CONFIGURATION
         file.write_text(text, encoding="utf-8")

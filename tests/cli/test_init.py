@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.running import run_here
+from tests.cli.running import run_here, typed
 
 WRITTEN = ("gateway.yaml", "policy-tests.yaml")
 
@@ -52,13 +52,37 @@ def test_existing_files_are_kept_without_force(tmp_path: Path) -> None:
         (("--upstream", "ftp://app"), "upstreams.app must be"),
         (("--public", "admin"), "routes[0].path must"),
         (("--public", "/auth/login"), "routes[0].path"),
-        (("--public", "/a", "--admin", "/a"), "routes[1]"),
+        (("--public", "/a", "--admin", "/a"), "/a is for everyone and for administrators only"),
+        (("--public", "/a/**", "--admin", "/a/"), "routes[1]"),
     ],
 )
 def test_invalid_answers_write_nothing(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
     refused = run_here("init", *options, folder=tmp_path)
     assert refused.code == 2 and message in refused.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["/office", "/office/", "/office/**"])
+def test_a_path_for_administrators_includes_everything_below(tmp_path: Path, path: str) -> None:
+    assert run_here("init", "--admin", path, folder=tmp_path).code == 0
+    for below in ("/office", "/office/accounts", "/office/accounts/7/delete"):
+        assert run_here("explain", "GET", below, "--role", "user", folder=tmp_path).code == 1, below
+        assert run_here("explain", "GET", below, "--role", "admin", folder=tmp_path).code == 0, below
+
+
+def test_at_a_terminal_a_wrong_answer_is_asked_again(tmp_path: Path) -> None:
+    answers = ["ftp://app", "http://127.0.0.1:9100", "public", "/ /static/**", "/static/**", "/office"]
+    screen = typed(tmp_path, ["init"], answers)
+    assert "upstreams.app must be" in screen and "routes[0].path must" in screen
+    assert "Wrote gateway.yaml" in screen, screen
+    written = (tmp_path / "gateway.yaml").read_text()
+    assert "http://127.0.0.1:9100" in written and "path: /office/**" in written and "path: /static/**" in written
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused = run_here("init", "--out", "file/below", folder=tmp_path)
+    assert refused.code == 2 and "file" in refused.err and "choose a writable folder with --out" in refused.err
 
 
 def test_commands_read_the_written_file_unless_there_is_one_in_config(tmp_path: Path) -> None:

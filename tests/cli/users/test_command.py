@@ -2,13 +2,8 @@
 
 import contextlib
 import json
-import os
-import pty
 import re
-import select
 import sqlite3
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +11,7 @@ import bcrypt
 import pytest
 
 from bench.stores.valkey import ValkeyServer
-from tests.cli.running import Outcome, command_line, environment, one_plain_line, run_here
+from tests.cli.running import Outcome, one_plain_line, run_here, typed
 
 CONFIGURATION = """\
 storage: {database: "sqlite:///gateway.db"}
@@ -255,7 +250,7 @@ def test_an_empty_standard_input_is_reported(folder: Path) -> None:
 
 
 def test_a_typed_password_is_asked_for_twice_and_not_shown(folder: Path) -> None:
-    screen = typed(folder, ["create", "ada@example.com"], ["correct horse", "correct horse"])
+    screen = typed(folder, ["users", "create", "ada@example.com"], ["correct horse", "correct horse"])
     assert "correct horse" not in screen
     assert "Created ada@example.com" in screen
     assert bcrypt.checkpw(b"correct horse", digest(folder))
@@ -263,7 +258,7 @@ def test_a_typed_password_is_asked_for_twice_and_not_shown(folder: Path) -> None
 
 def test_passwords_that_differ_are_asked_for_again(folder: Path) -> None:
     screen = typed(
-        folder, ["create", "ada@example.com"], ["correct horse", "incorrect", "correct horse", "correct horse"]
+        folder, ["users", "create", "ada@example.com"], ["correct horse", "incorrect", "correct horse", "correct horse"]
     )
     assert "do not match" in screen
     assert "Created ada@example.com" in screen
@@ -272,37 +267,13 @@ def test_passwords_that_differ_are_asked_for_again(folder: Path) -> None:
 @pytest.mark.parametrize(("answer", "message"), [("n", ""), ("y", "Deleted ada@example.com")])
 def test_at_a_terminal_deleting_is_confirmed(folder: Path, answer: str, message: str) -> None:
     made(folder, "ada@example.com")
-    assert message in typed(folder, ["delete", "ada@example.com"], [answer])
+    assert message in typed(folder, ["users", "delete", "ada@example.com"], [answer])
     assert users(folder, "show", "ada@example.com").code == (1 if message else 0)
 
 
 def test_at_a_terminal_deleting_need_not_ask(folder: Path) -> None:
     made(folder, "ada@example.com")
-    assert "Deleted" in typed(folder, ["delete", "ada@example.com", "--yes"], [])
-
-
-def typed(folder: Path, arguments: list[str], answers: list[str]) -> str:
-    """The terminal output when each prompt of `gateway users ARGUMENTS` is answered."""
-    ours, theirs = pty.openpty()
-    command = command_line("users", *arguments)
-    with subprocess.Popen(
-        command, cwd=folder, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
-    ):
-        os.close(theirs)
-        screen, deadline, left = "", time.monotonic() + 30, list(answers)
-        while time.monotonic() < deadline:
-            if not select.select([ours], [], [], 1)[0]:
-                continue
-            try:
-                screen += os.read(ours, 4096).decode()
-            except OSError:  # Linux reports the closed other end of a terminal as an error
-                break
-            if left and re.search(r"(: |\? )$", screen):
-                os.write(ours, left.pop(0).encode() + b"\n")
-                screen += "\n"
-    os.close(ours)
-    assert not left, screen
-    return screen
+    assert "Deleted" in typed(folder, ["users", "delete", "ada@example.com", "--yes"], [])
 
 
 # ---- running gateways
