@@ -97,7 +97,14 @@ class Outbox:
         data: Mapping[str, str] | None = None,
     ) -> None:
         """Write a mail. `link` is the token of its link, which is valid for `lifetime`."""
-        content = {"to": to.email, "language": to.language, "user": to.user_id, "link": link, "data": data or {}}
+        content = {
+            "to": to.email,
+            "language": to.language,
+            "user": to.user_id,
+            "link": link,
+            "link_expires_at": (now + lifetime).isoformat(),
+            "data": data or {},
+        }
         self._insert(connection, kind, to.canonical, content, now, now + min(lifetime, PATIENCE))
 
     def notice(self, connection: Connection, kind: MailKind, user_id: str, now: datetime, **data: str) -> None:
@@ -370,6 +377,7 @@ def _locked(query: Select[Any], which: ColumnElement[bool], count: int) -> Selec
 
 
 def _leased(row: Any, content: Mapping[str, Any], until: datetime) -> LeasedMail:
+    link_expires_at = content.get("link_expires_at")  # mails that an older version wrote lack it
     mail = OutgoingMail(
         id=row.id,
         kind=row.kind,
@@ -379,5 +387,6 @@ def _leased(row: Any, content: Mapping[str, Any], until: datetime) -> LeasedMail
         expires_at=row.expires_at,
         link=content["link"],
         data=content["data"],
+        link_expires_at=None if link_expires_at is None else datetime.fromisoformat(link_expires_at),
     )
     return LeasedMail(mail, row.attempts, until)

@@ -116,7 +116,7 @@ class Composer:
         values = {**mail.data, "name": self._name, "email": mail.data.get("email", mail.recipient)}
         values["time"] = time_text(texts, mail.created_at)
         if mail.kind in WITH_LINK:
-            until = fill(common["until"], {"time": time_text(texts, mail.expires_at)})
+            until = fill(common["until"], {"time": time_text(texts, mail.link_expires_at or mail.expires_at)})
             notes = [until, common["ignore"]]
         else:
             notes = [common["not_you"]] if mail.kind in _ALARMING else []

@@ -56,6 +56,7 @@ class OutgoingMail:
     link: the token of its link, "" without one.
     data: values for the placeholders of its text.
     expires_at: sending is pointless afterwards.
+    link_expires_at: the end of its link, which can be later; None for `expires_at`.
     """
 
     id: str
@@ -66,6 +67,7 @@ class OutgoingMail:
     expires_at: datetime
     link: str = field(default="", repr=False)
     data: Mapping[str, str] = field(default_factory=dict)
+    link_expires_at: datetime | None = None
 
 
 class WaitingMail(NamedTuple):

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -400,6 +401,10 @@ async def test_an_invitation_creates_a_verified_account_with_its_roles(client: C
     assert made.status_code == 201 and "link" not in made.json()
     mail = await client.mail(BOB)
     assert mail.link.startswith("https://app.example.com/account/invitation?token=")
+    expires_at = datetime.fromisoformat(made.json()["expires_at"])
+    assert expires_at - datetime.now(UTC) > timedelta(days=6), "an invitation lives longer than its mail waits"
+    for part in (mail.text, mail.html):
+        assert f"The link works once, until {expires_at.day} {expires_at:%B %Y}, {expires_at:%H:%M} UTC." in part
     listed = (await client.http.get("/auth/invitations", headers={"Authorization": f"Bearer {admin}"})).json()
     assert [one["email"] for one in listed["invitations"]] == [BOB] and "gwl_" not in str(listed)
     answer = await client.post("/invitations/accept", {"token": mail.token, "password": PASSWORD})
