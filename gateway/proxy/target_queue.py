@@ -143,10 +143,13 @@ class TargetQueue:
             self.health.succeeded()
 
     def note_failure(self, reason: str) -> None:
-        """Record a failure of the target, which can eject it."""
+        """Record a failure of the target, which can eject it. The last usable target is never ejected, so the log has
+        its failures too."""
         if self.health.failed(self._loop.time()):
             log.warning("target %s is ejected: %s", self.target, reason)
             self._pool.drop_idle()
+        else:
+            log.warning("target %s fails: %s", self.target, reason.removeprefix(f"{self.target}: "))
 
     # ---- time
 

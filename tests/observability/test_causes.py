@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.issuers import DISCOVERY, JWKS, Issuer
-from tests.support.processes import PROJECT, Gateway, free_port
+from tests.support.processes import PROJECT, Face, Gateway, free_port
 from tests.support.small import Start, small, start
 from tests.support.waiting import eventually
 
@@ -46,6 +46,20 @@ def test_each_of_three_broken_issuers_is_named(start: Start) -> None:
     finally:
         failing.stop()
         empty.stop()
+
+
+@pytest.mark.parametrize("face", ["serve", "asgi"])
+def test_an_application_that_does_not_run_is_named(start: Start, face: Face) -> None:
+    target = f"http://127.0.0.1:{free_port()}"
+    gateway = start({"web": target}, face)
+    for _ in range(3):
+        assert gateway.get("/web/page").status == 502
+
+    def lines() -> list[str]:
+        return [line for line in gateway.log().splitlines() if f"target {target} fails: " in line]
+
+    assert len(eventually(lines, timeout=5)) == 1, "further failures within a minute are only counted"
+    assert "refused" in lines()[0] or "Connect call failed" in lines()[0]
 
 
 # ---- a full disk
