@@ -15,7 +15,7 @@ PAGES = sorted(page for page in INDEX.parent.glob("*.md") if page != INDEX)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_configuration_of_a_move_passes_its_tests(page: Path, tmp_path: Path) -> None:
     configuration, tests = (block.text for block in blocks(page) if block.language == "yaml")
-    passes(configuration, tests, tmp_path)
+    passes(configuration, tests, tmp_path, "--strict")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
