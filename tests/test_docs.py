@@ -206,7 +206,7 @@ def test_every_action_of_the_audit_trail_is_documented_and_no_other() -> None:
     files = (path for path in (ROOT / "gateway/storage").glob("*.py") if path.name != "tables.py")
     sources = "".join(path.read_text(encoding="utf-8") for path in files)
     written = set(
-        re.findall(r'"((?:user|sessions|api_key|subject|audit|email|password|invitation|mail)\.[a-z_]+)"', sources)
+        re.findall(r'"((?:user|sessions?|api_key|subject|audit|email|password|invitation|mail)\.[a-z_]+)"', sources)
     )
     text = (ROOT / "docs/administration.md").read_text(encoding="utf-8")
     documented = re.search(r"^Actions: (.+?)\.$", text, re.MULTILINE | re.DOTALL)

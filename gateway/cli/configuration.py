@@ -30,7 +30,7 @@ config_option = click.option(
     "--config",
     "config",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),  # the loader names the file and the reason
     envvar="GATEWAY_CONFIG",
     default=_default_configuration,
     show_default=f"{DEFAULT_CONFIGURATION}, or {_BESIDE}",

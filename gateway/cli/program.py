@@ -122,7 +122,8 @@ def _report(error: Exception) -> int:
     match error:
         case click.UsageError():
             command = error.ctx.command_path if error.ctx else "gateway"
-            complain(f"{error.format_message()} Try '{command} --help'.")
+            message = error.format_message()
+            complain(f"{message}{'' if message.endswith(('.', '?')) else '.'} Try '{command} --help'.")
         case click.ClickException():
             complain(error.format_message())
         case ConfigurationError():

@@ -69,9 +69,10 @@ def json_roles(roles: frozenset[str]) -> str:
 
 def json_credential(credential: tuple[str, str, float], *, now: float) -> str:
     """From after the value of `roles`: the kind of credential, and the class and age of its sign-in, in seconds. The
-    time of a sign-in that the credential does not contain is 0; the age is left out then."""
+    time of a sign-in that the credential does not contain is 0; the age is left out then. A sign-in at another replica
+    can lie ahead of this clock."""
     kind, acr, signed_in_at = credential
-    age = f',"age":{now - signed_in_at:.0f}' if signed_in_at else ""
+    age = f',"age":{max(0.0, now - signed_in_at):.0f}' if signed_in_at else ""
     return f',"credential":{quoted(kind)},"acr":{quoted(acr)}{age}'
 
 
