@@ -109,6 +109,8 @@ class Composer:
         plain = content.plain()
         message.set_content(plain, cte="7bit" if plain.isascii() else "8bit")
         message.add_alternative(content.html(self._colour), subtype="html", cte="quoted-printable")
+        # Without "=", which a decoder of quoted-printable for the whole file would turn into bytes outside UTF-8.
+        message.set_boundary(f"part-{mail.id}")
         return Envelope(message, sender, recipient)
 
     def _content(self, mail: OutgoingMail, texts: Texts) -> "_Content":

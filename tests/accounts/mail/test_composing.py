@@ -1,5 +1,6 @@
 """Composed mails, in every language: their headers, both forms of their text, and no remote content."""
 
+import quopri
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -48,6 +49,8 @@ def test_every_mail_is_complete_in_every_language(kind: MailKind, language: str)
     assert f'lang="{language}"' in html and "https://app.example.com/help" in html
     assert not re.search(r"<img|<link|<script|src=|url\(|@import", html)
     assert message.as_bytes(policy=SMTP.clone(cte_type="7bit")).isascii(), "for servers without 8BITMIME"
+    shown = quopri.decodestring(message.as_bytes()).decode()  # as `python3 -m quopri -d FILE.eml` prints it
+    assert plain.strip() in shown and html.strip() in shown
 
 
 def test_a_button_has_the_text_colour_of_the_higher_contrast() -> None:
