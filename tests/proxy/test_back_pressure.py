@@ -15,7 +15,7 @@ from tests.support.wording import request
 
 BLOCK = bytes(range(256)) * 256
 # The loopback sockets can hold up to 32 MiB each in the kernel, and the process a little more.
-IN_BETWEEN = 120 * MiB
+IN_BETWEEN = 88 * MiB
 GROWTH = 32 * MiB
 
 
@@ -33,7 +33,7 @@ class Tally:
 
 def size_for(gateway: Gateway) -> int:
     """A gigabyte for the production setup in a whole run; the others take five times as long for it."""
-    return (1024 if WHOLE and (gateway.face, gateway.engine) == ("serve", "native") else 150) * MiB
+    return (1024 if WHOLE and (gateway.face, gateway.engine) == ("serve", "native") else 112) * MiB
 
 
 def expected(size: int) -> int:

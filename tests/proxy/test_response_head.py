@@ -259,11 +259,11 @@ def test_lines_that_never_come_again_cost_no_memory() -> None:
         name = b"x%d-" % number + b"x" * size
         return b"HTTP/1.1 200 %d\r\n%b: %d\r\n%b: y\r\n\r\n" % (number, name, number, name)
 
-    for number in range(2000):
+    for number in range(1500):
         head_of(unlike(number, 20))
     tracemalloc.start()
     try:
-        for number in range(5000):
+        for number in range(1500):
             head_of(unlike(number, 20 if number % 2 else 30_000))
         grown, _ = tracemalloc.get_traced_memory()
     finally:

@@ -121,7 +121,7 @@ async def test_a_rotation_under_load_refuses_no_request_on_any_worker_of_two_rep
         stages.append({tuple(published(gateway)) for gateway in (crew, single)})
 
     async with Signed((crew, single)) as ann:
-        loads = [Load(gateway.address, ann.request, callers=3) for gateway in (crew, single)]
+        loads = [Load(gateway.address, ann.request, callers=3, pause=0.01) for gateway in (crew, single)]
         async with loads[0], loads[1]:
             await asyncio.gather(*(load.more(30) for load in loads))
             await all_have(old, new)

@@ -31,7 +31,7 @@ class Served(asyncio.Protocol):
         self.head = self.target = b""
         self.body = b""
         self.number = 0  # the number of the request on its connection
-        self._buffer = b""
+        self._buffer = bytearray()  # bytes would be copied with each piece of a large body
 
     # ---- for behaviours
 
@@ -64,12 +64,12 @@ class Served(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
-            head = self._buffer[:end]
-            length = _length(head, self._buffer[end + 4 :])
+            head = bytes(self._buffer[:end])
+            length = _length(head, self._buffer, end + 4)
             if length is None or len(self._buffer) < end + 4 + length:
                 return
-            self.body = self._buffer[end + 4 : end + 4 + length]
-            self._buffer = self._buffer[end + 4 + length :]
+            self.body = bytes(self._buffer[end + 4 : end + 4 + length])
+            del self._buffer[: end + 4 + length]
             self._serve(head)
 
     def _serve(self, head: bytes) -> None:
@@ -82,12 +82,14 @@ class Served(asyncio.Protocol):
         self.of.behaviour(self)
 
 
-def _length(head: bytes, rest: bytes) -> int | None:
-    """The body length of a request; None for an incomplete chunked body."""
+def _length(head: bytes, received: bytearray, start: int) -> int | None:
+    """The length of the body that starts here; None for an incomplete chunked body."""
     lower = head.lower()
     if b"transfer-encoding: chunked" in lower:
-        end = 0 if rest.startswith(b"0\r\n\r\n") else rest.find(b"\r\n0\r\n\r\n")
-        return None if end < 0 else end + (5 if end == 0 else 7)
+        if received.startswith(b"0\r\n\r\n", start):
+            return 5
+        end = received.find(b"\r\n0\r\n\r\n", start)
+        return None if end < 0 else end + 7 - start
     at = lower.find(b"content-length: ")
     return 0 if at < 0 else int(lower[at + 16 :].split(b"\r\n", 1)[0])
 

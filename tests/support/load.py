@@ -140,13 +140,15 @@ class AsyncCaller:
 class Load:
     """Concurrent clients that send the requests of `make`, given the number of the request, while the context lasts.
 
-    Clients without a connection retry a little later, so a restarting gateway loses no client.
+    Clients without a connection retry a little later, so a restarting gateway loses no client. A `pause` in seconds
+    after each response leaves CPU time to processes that start at the same time.
     """
 
     address: Address
     make: Callable[[int], bytes]
     callers: int = 16
     keep: bool = True
+    pause: float = 0.0
     answers: list[Answered] = field(default_factory=list)
     lost: list[Lost] = field(default_factory=list)
     begun: int = 0
@@ -171,6 +173,7 @@ class Load:
                 self.lost.append(lost)
                 if lost.stage == "connect":
                     await asyncio.sleep(0.02)
+            await asyncio.sleep(self.pause)
         caller.close()
 
     async def more(self, count: int) -> None:

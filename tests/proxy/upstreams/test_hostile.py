@@ -15,6 +15,7 @@ from tests.support.fleet import Fleet, Served
 from tests.support.load import AsyncCaller, Load
 from tests.support.processes import Gateway
 from tests.support.raw import Ending, MiB, NoAnswer
+from tests.support.scale import WHOLE
 from tests.support.small import Start, descriptors, metric, small
 from tests.support.waiting import eventually, within
 from tests.support.wording import chunked, request
@@ -60,6 +61,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 # ---- slow and idle connections
 
+MANY = 2000 if WHOLE else 600
 
 SLOW = {
     "idle": b"",
@@ -70,24 +72,24 @@ SLOW = {
 
 
 @pytest.mark.parametrize("sent", SLOW.values(), ids=SLOW)
-async def test_2000_slow_connections_leave_a_good_caller_alone(shared: Gateway, sent: bytes) -> None:
+async def test_many_slow_connections_leave_a_good_caller_alone(shared: Gateway, sent: bytes) -> None:
     gateway = shared
     await good_callers(gateway, 100)
     before = gateway.memory()
-    with crowd(gateway, 2000, sent):
-        await asyncio.to_thread(eventually, lambda: metric(gateway, "gateway_connections") >= 2000)
+    with crowd(gateway, MANY, sent):
+        await asyncio.to_thread(eventually, lambda: metric(gateway, "gateway_connections") >= MANY)
         p99 = await good_callers(gateway)
         growth = gateway.memory() - before
-    print(f"\n2,000 connections: p99 {p99 * 1000:.1f} ms, {growth / 2000 / 1024:.1f} KiB each")
+    print(f"\n{MANY} connections: p99 {p99 * 1000:.1f} ms, {growth / MANY / 1024:.1f} KiB each")
     assert p99 < 1.0
-    assert growth < 2000 * 64 * 1024
+    assert growth < MANY * 64 * 1024
     await asyncio.to_thread(eventually, lambda: metric(gateway, "gateway_connections") < 20)
 
 
-async def test_2000_dripping_connections_are_cut_off_and_leave_a_good_caller_alone(start: Start, fleet: Fleet) -> None:
+async def test_many_dripping_connections_are_cut_off_and_leave_a_good_caller_alone(start: Start, fleet: Fleet) -> None:
     """Slowloris: a few bytes of a head at a time. The limit applies to the whole head."""
     gateway = start({"web": fleet.urls}, server={"header_timeout": "1s"})
-    with crowd(gateway, 2000, SLOW["a head without end"]) as sockets:
+    with crowd(gateway, MANY, SLOW["a head without end"]) as sockets:
         started = time.monotonic()
         stop = threading.Event()
 
@@ -106,7 +108,7 @@ async def test_2000_dripping_connections_are_cut_off_and_leave_a_good_caller_alo
         finally:
             stop.set()
             dripping.join()
-    print(f"\n2,000 dripping connections: p99 {p99 * 1000:.1f} ms, all refused after {took:.1f} s")
+    print(f"\n{MANY} dripping connections: p99 {p99 * 1000:.1f} ms, all refused after {took:.1f} s")
     assert p99 < 1.0
     assert answers == {b"HTTP/1.1 408"}
 
@@ -195,9 +197,11 @@ FLOODS = {
 
 @pytest.mark.parametrize("attack", FLOODS.values(), ids=FLOODS)
 def test_a_flood_in_one_packet_delays_no_other(shared: Gateway, attack: bytes) -> None:
-    longest = min(blocked(shared, attack) for _ in range(3))
-    print(f"\nlongest wait {longest * 1000:.0f} ms")
-    assert longest < 0.2
+    waits: list[float] = []
+    while len(waits) < 3 and min(waits, default=1.0) >= 0.2:  # other processes can delay an attempt
+        waits.append(blocked(shared, attack))
+    print(f"\nlongest waits {waits} s")
+    assert min(waits) < 0.2
 
 
 def test_pipelined_requests_are_all_answered_however_many_there_are(shared: Gateway) -> None:
@@ -289,10 +293,10 @@ def test_clients_that_read_nothing_are_cut_off(start: Start, fleet: Fleet, size:
     patches = {"gateway.proxy.slow_peers.STALL": 1.0}
     gateway = start({"web": fleet.urls}, server={"keep_alive": "1s"}, patches=patches)
     fields = ["Connection: close"] if closing else []
-    callers = [gateway.caller(receive_buffer=2048) for _ in range(10)]
+    callers = [gateway.caller(receive_buffer=2048) for _ in range(4)]
     for caller in callers:
         caller.send(request("/web/x", fields=fields) * (1 if closing else 50))
-    eventually(lambda: fleet.requests >= 10)
+    eventually(lambda: fleet.requests >= 4)
     eventually(lambda: metric(gateway, "gateway_connections") == 1, timeout=15)
     for target in fleet.targets.values():
         target.idle(20)

@@ -90,7 +90,7 @@ async def test_an_outage_ends_with_the_restart_that_caused_it(
     with uvicorns(targets) as servers:
         upstream = {"targets": [server.url for server in servers], "eject": {"for": "60s"}, "health": health}
         gateway = start({"web": upstream})
-        async with Load(gateway.address, lambda number: request("/web/x"), callers=8) as load:
+        async with Load(gateway.address, lambda number: request("/web/x"), callers=8, pause=0.01) as load:
             await load.more(200)
             assert load.statuses == {200: len(load.answers)}
             await asyncio.to_thread(restart, servers)
@@ -107,7 +107,7 @@ async def test_a_target_that_restarts_beside_another_costs_no_request(start: Sta
     with uvicorns(2) as servers:
         gateway = start({"web": [server.url for server in servers]})
         post = request("/web/x", method="POST", body=b"body")
-        async with Load(gateway.address, lambda number: post, callers=8) as load:
+        async with Load(gateway.address, lambda number: post, callers=8, pause=0.01) as load:
             await load.more(200)
             await asyncio.to_thread(servers[0].stop)
             await load.more(200)
