@@ -55,12 +55,17 @@ def _run(
     return subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=PROJECT, check=False)
 
 
-def test_neither_a_name_nor_a_home_is_needed_for_postgresql(home: list[str], tmp_path: Path, postgres_url: str) -> None:
-    configuration = _configuration(tmp_path, database=postgres_url)
-    done = _run(home, configuration, tmp_path, "db", "upgrade")
+def test_commands_need_neither_a_name_nor_a_home_for_postgresql(
+    home: list[str], tmp_path: Path, postgres_url: str
+) -> None:
+    done = _run(home, _configuration(tmp_path, database=postgres_url), tmp_path, "db", "upgrade")
     assert done.returncode == 0, done.stderr
-    gateway = Gateway("serve", configuration, tmp_path)
-    gateway.prefix = (*home, *NAMELESS)
+
+
+def test_the_server_needs_neither_a_name_nor_a_home_for_postgresql(tmp_path: Path, postgres_url: str) -> None:
+    gateway = Gateway("serve", _configuration(tmp_path, database=postgres_url), tmp_path)
+    gateway.prefix = ("env", "-uUSER", "-uLOGNAME", "-uHOME", *NAMELESS)
+    gateway.command("db", "upgrade")
     gateway.start()
     assert gateway.stop() == 0
 
@@ -73,8 +78,8 @@ def _users_of_nowhere(prefix: list[str], folder: Path) -> str:
     return done.stderr
 
 
-def test_an_address_without_a_user_is_reported_with_the_missing_part(home: list[str], tmp_path: Path) -> None:
-    reported = _users_of_nowhere(home, tmp_path)
+def test_an_address_without_a_user_is_reported_with_the_missing_part(tmp_path: Path) -> None:
+    reported = _users_of_nowhere(["env", "-uUSER", "-uLOGNAME", "-uHOME"], tmp_path)
     assert "the address names no user, and the user id 54321 has no name here" in reported
 
 

@@ -7,6 +7,7 @@ import signal
 import ssl
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tests.support.raw import NoAnswer
 from tests.support.recording import RecordingUpstream
 from tests.support.small import Start, metric
 from tests.support.waiting import eventually, within
-from tests.support.websockets import CLOSE, Socket, echoing, text
+from tests.support.websockets import Socket, echoing, text
 from tests.support.wording import request
 
 GET = request("/web/x")
@@ -43,7 +44,7 @@ async def test_20_reloads_under_load_lose_no_request(start: Start, fleet: Fleet)
     configuration = configuration_of(gateway)
     callers = 8
     paths = ("/same/x", "/other/x")
-    async with Load(gateway.address, lambda number: request(paths[number % 2]), callers=callers) as load:
+    async with Load(gateway.address, lambda number: request(paths[number % 2]), callers=callers, pause=0.005) as load:
         await load.more(200)
         for number in range(20):
             configuration = with_route(configuration, path=f"/new-{number}", upstream="same")
@@ -63,7 +64,7 @@ async def test_20_reloads_under_load_lose_no_request(start: Start, fleet: Fleet)
 async def test_signals_one_after_another_end_with_the_newest_file(start: Start, fleet: Fleet) -> None:
     gateway = start({"web": fleet.urls})
     configuration = configuration_of(gateway)
-    async with Load(gateway.address, lambda _: GET, callers=4) as load:
+    async with Load(gateway.address, lambda _: GET, callers=4, pause=0.005) as load:
         for number in range(30):
             configuration = with_route(configuration, path=f"/new-{number}")
             await asyncio.to_thread(_change_softly, gateway, configuration)
@@ -218,23 +219,38 @@ LEFT: dict[str, tuple[dict[str, Any], bool, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("left", LEFT)
-def test_a_reload_leaves_a_websocket_that_the_new_policy_allows(
-    start: Start, upstream: RecordingUpstream, left: str
-) -> None:
-    before, signed_in, after = LEFT[left]
-    upstream.on("/sockets/x", echoing())
-    roles = ROLES | {"user": ["clerk"]}
-    gateway = start({"web": upstream.url}, routes=[before], roles=roles, accounts={"default_roles": ["user"]})
+def test_a_reload_leaves_the_websockets_that_the_new_policy_allows(start: Start, upstream: RecordingUpstream) -> None:
+    """Each has a path of its own. The WebSocket of a removed route ends in the same check of all WebSockets."""
+
+    def at(number: int, route: dict[str, Any]) -> dict[str, Any]:
+        return route | {"path": route["path"].replace("sockets", f"sockets-{number}")}
+
+    before = [at(number, route) for number, (route, _, _) in enumerate(LEFT.values())]
+    after = [at(number, route) for number, (_, _, route) in enumerate(LEFT.values())]
+    removed = at(len(LEFT), FOR_ALL)
+    gateway = start(
+        {"web": upstream.url},
+        routes=[*before, removed],
+        roles=ROLES | {"user": ["clerk"]},
+        accounts={"default_roles": ["user"]},
+    )
     account = gateway.newcomer()
-    with Socket(gateway, "/sockets/x", *([account.line] if signed_in else [])) as socket:
-        assert socket.say(text("before")).message() == b"before"
-        reload(gateway, configuration_of(gateway) | {"routes": [after]})
-        time.sleep(1.1)
-        assert socket.say(text("after")).message() == b"after"
-        if signed_in:  # the caller is still signed in and can be signed out
-            assert gateway.ask(request("/auth/logout", method="POST", fields=[account.line])).status == 204
-            assert socket.frame(within=1.2).opcode == CLOSE
+    with ExitStack() as stack:
+        sockets: list[Socket] = []
+        for number, signed_in in enumerate([*(signed_in for _, signed_in, _ in LEFT.values()), False]):
+            upstream.on(f"/sockets-{number}/x", echoing())
+            fields = [account.line] if signed_in else []
+            sockets.append(stack.enter_context(Socket(gateway, f"/sockets-{number}/x", *fields)))
+        *stay, ends = sockets
+        reload(gateway, configuration_of(gateway) | {"routes": after})
+        assert ends.closed() == (1008, "no_route")
+        # The callers are still signed in and can be signed out.
+        assert gateway.ask(request("/auth/logout", method="POST", fields=[account.line])).status == 204
+        for socket, (name, (_, signed_in, _)) in zip(stay, LEFT.items(), strict=True):
+            if signed_in:
+                assert socket.closed() == (1008, "token_revoked"), name
+            else:
+                assert socket.say(text("after")).message() == b"after", name
 
 
 def test_a_reload_ends_an_event_stream_whose_route_is_gone(start: Start, fleet: Fleet) -> None:

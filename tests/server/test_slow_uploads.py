@@ -88,8 +88,8 @@ SLOW = {
 
 
 def test_uploads_below_the_rate_are_refused_and_others_are_not(paced: Gateway, upstream: RecordingUpstream) -> None:
-    size = 30 * 2 * LEAST // 10
-    fast = {  # at twice the rate, for three seconds
+    size = 20 * 2 * LEAST // 10
+    fast = {  # at twice the rate, for two seconds
         "a length": (upload("/public/fast", f"Content-Length: {size}"), b"x" * 400, b""),
         "chunks": (
             upload("/public/fast", CHUNKED),
@@ -102,7 +102,7 @@ def test_uploads_below_the_rate_are_refused_and_others_are_not(paced: Gateway, u
             name: pool.submit(drip, paced, head, piece, every=0.1, times=60) for name, (head, piece) in SLOW.items()
         }
         fast_ones = {
-            name: pool.submit(drip, paced, head, piece, every=0.1, times=30, end=end)
+            name: pool.submit(drip, paced, head, piece, every=0.1, times=20, end=end)
             for name, (head, piece, end) in fast.items()
         }
     for name, slow in slow_ones.items():
