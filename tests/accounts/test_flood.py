@@ -21,6 +21,7 @@ from tests.accounts.test_passwords import Work
 from tests.support.configurations import changed
 from tests.support.gateways import Gateways
 from tests.support.processes import PASSWORD, Face, Gateway
+from tests.support.scale import WHOLE
 from tests.support.small import small
 from tests.support.wording import request
 
@@ -177,8 +178,8 @@ def test_a_flood_beside_other_work_is_never_a_failure_of_a_local_database(tmp_pa
         return outcomes
 
     try:
-        with busy_processes(3), ThreadPoolExecutor(64) as threads:
-            until = time.monotonic() + 4
+        with busy_processes(3 if WHOLE else 1), ThreadPoolExecutor(64) as threads:
+            until = time.monotonic() + (4.0 if WHOLE else 1.5)
             outcomes = Counter(chain.from_iterable(threads.map(flood, range(64))))
         assert outcomes.keys() <= {(200, None), (503, "overloaded")}, outcomes
         assert outcomes[200, None] >= 64, outcomes

@@ -92,7 +92,10 @@ async def serving_database(prepared_url: str) -> AsyncIterator[Database]:
 
 
 def _empty(connection: Connection) -> None:
-    connection.execute(text("TRUNCATE users, audit, blocked_subjects, links, outbox RESTART IDENTITY CASCADE"))
+    """Delete all rows. TRUNCATE, which creates new files for each table and index, takes six times as long."""
+    for table in ("users", "audit", "blocked_subjects", "links", "outbox"):
+        connection.execute(text(f"DELETE FROM {table}"))
+    connection.execute(text("SELECT setval('audit_id_seq', 1, false)"))
 
 
 class Clock:

@@ -5,12 +5,9 @@ The figures of docs/mail.md are those of MAIL_ATTEMPTS=1000 and MAIL_COUNT=1000.
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection
@@ -22,11 +19,11 @@ from gateway.storage.database import COMMAND, Database
 from gateway.storage.outbox import LEASE, Addressee
 from tests.accounts.mail.mailing import Mailing, address, make_mailing
 from tests.support.databases import Clock
+from tests.support.launcher import launch
 from tests.support.smtp import SmtpServer
 
-ATTEMPTS = int(os.environ.get("MAIL_ATTEMPTS", "200"))
-COUNT = int(os.environ.get("MAIL_COUNT", "80"))
-ROOT = Path(__file__).resolve().parents[3]
+ATTEMPTS = int(os.environ.get("MAIL_ATTEMPTS", "80"))
+COUNT = int(os.environ.get("MAIL_COUNT", "40"))
 
 
 @pytest.fixture
@@ -71,7 +68,7 @@ async def test_one_of_many_invitations_of_an_address_at_once_stays_open(mailing:
     assert last.id in {invitation.id for invitation, _ in made}
 
 
-# A replica with its own process and event loop: it announces its start and sends until it is killed.
+# A replica with its own process and event loop, which sends until it is killed.
 REPLICA = """
 import asyncio, sys
 from gateway.storage.database import COMMAND, Database
@@ -81,7 +78,6 @@ from tests.support.databases import Clock
 async def main():
     database = Database.open(sys.argv[1], limits=COMMAND)
     mailing = make_mailing(database, Clock(), sys.argv[2])
-    print("ready", flush=True)
     while True:
         if not await mailing.sender.work():
             await asyncio.sleep(0.05)
@@ -99,19 +95,16 @@ async def test_no_mail_is_lost_when_a_replica_is_killed_and_the_server_is_down(
             mailing.outbox.write(connection, "test", to, clock.instant, lifetime=timedelta(hours=1))
 
     await mailing.database.write(write, limit=20)
-    replica = subprocess.Popen(
-        [sys.executable, "-c", REPLICA, prepared_url, smtp_server.address], cwd=ROOT, stdout=subprocess.PIPE
-    )
+    with open(os.devnull, "r+b") as null:
+        streams = {"stdin": null.fileno(), "stdout": null.fileno(), "stderr": null.fileno()}
+        replica = launch(["-c", REPLICA, prepared_url, smtp_server.address], **streams, env=os.environ)
     try:
         async with asyncio.timeout(20):
             while len(smtp_server.received) < COUNT // 4:
                 await asyncio.sleep(0.005)
-        replica.kill()
     finally:
         replica.kill()
         replica.wait()
-        assert replica.stdout is not None
-        replica.stdout.close()
     smtp_server.stop()
     before = len(smtp_server.received)
     for _ in range(3):
