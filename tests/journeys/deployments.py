@@ -13,11 +13,9 @@ from bench.stores.valkey import running as running_valkey
 from tests.support.configurations import changed
 from tests.support.gateways import Gateways
 from tests.support.processes import FACES, Configuration, Gateway, command, write_configuration
-from tests.support.scale import WHOLE
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, promised
 
-# The replicas promise 100 ms. Other tests run beside the default run, which therefore allows a second.
-_PROPAGATION: Final = 0.1 if WHOLE else 1.0
+_PROPAGATION: Final = promised(0.1)
 
 
 @dataclass(frozen=True, slots=True)

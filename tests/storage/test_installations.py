@@ -25,7 +25,7 @@ from gateway.storage.schema import installation_id
 from gateway.storage.subjects import Subjects
 from gateway.storage.tables import installation
 from tests.policy.policies import settings_of
-from tests.support.waiting import until
+from tests.support.waiting import promised, until
 
 KEY = "the same signing key in both installations"
 BY = Actor("a test")
@@ -120,7 +120,7 @@ async def test_a_command_reaches_the_gateways_of_its_own_database(pair: tuple[In
         await installation_.found()
     async with opened(one.settings, is_named=False) as (_, feed):
         await feed.announce("u1", None)
-    await until(lambda: one.copy() is None, within=0.1)
+    await until(lambda: one.copy() is None, within=promised(0.1))
     assert other.copy() is not None
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar, TypeVarTuple
 
+from tests.support.scale import WHOLE
+
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
@@ -37,6 +39,11 @@ class SharedEvent:
         finally:
             with self._lock:
                 del self._waiting[event]
+
+
+def promised(seconds: float) -> float:
+    """The limit for a time that the gateway promises. Other tests delay a default run by up to a second."""
+    return seconds if WHOLE else seconds + 1.0
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from tests.storage.authentic import INSTALLATION
 from tests.storage.replicas import Replica, replicas
 from tests.support.processes import free_port
 from tests.support.relays import relay_to
-from tests.support.waiting import eventually, until
+from tests.support.waiting import eventually, promised, until
 
 Client = redis.Redis
 NOTICED = 1.0  # In seconds; /ready has two.
@@ -85,7 +85,7 @@ async def prompt(one: Replica, other: Replica) -> None:
     """A change is visible on the other replica within 100 ms."""
     await known_to(one, other)
     changed = await one.change(roles=frozenset(["told"]))
-    await until(lambda: other.directory.cached("u1") is None, within=0.1)
+    await until(lambda: other.directory.cached("u1") is None, within=promised(0.1))
     assert (await other.found()).record == changed
 
 
