@@ -96,8 +96,8 @@ async def test_no_mail_is_lost_when_a_replica_is_killed_and_the_server_is_down(
 
     await mailing.database.write(write, limit=20)
     with open(os.devnull, "r+b") as null:
-        streams = {"stdin": null.fileno(), "stdout": null.fileno(), "stderr": null.fileno()}
-        replica = launch(["-c", REPLICA, prepared_url, smtp_server.address], **streams, env=os.environ)
+        none, arguments = null.fileno(), ["-c", REPLICA, prepared_url, smtp_server.address]
+        replica = launch(arguments, stdin=none, stdout=none, stderr=none, env=os.environ)
     try:
         async with asyncio.timeout(20):
             while len(smtp_server.received) < COUNT // 4:
