@@ -34,7 +34,7 @@ def replicas(gateways: Gateways, idp: Issuer, tmp_path_factory: pytest.TempPathF
         yield running
 
 
-@pytest.fixture(scope="session", params=["sqlite, serve", "sqlite, asgi", "replicas"])
+@pytest.fixture(scope="module", params=["sqlite, serve", "sqlite, asgi", "replicas"])
 def deployment(request: pytest.FixtureRequest, gateways: Gateways) -> Deployment:
     """One process over SQLite without Redis, with either server; or the two replicas."""
     if request.param == "replicas":

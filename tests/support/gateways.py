@@ -1,11 +1,14 @@
-"""Running gateways as fixtures: one per configuration and server, started at first use, ended with the session."""
+"""Running gateways as fixtures: one per configuration and server, started at first use, ended when unused for long."""
 
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -38,6 +41,9 @@ PEOPLE: tuple[tuple[str, tuple[str, ...], bool], ...] = (
 
 SignIn = Callable[[str], Account]
 
+# Seconds after which an unused gateway ends. Its timers take 0.5 % of a core: as much in this time as another start.
+_UNUSED: Final = 15.0
+
 
 class Gateways:
     """The gateways of a session. All share one set of keys and start from copies of one database of accounts."""
@@ -47,6 +53,8 @@ class Gateways:
         self.folder = folder
         self.forge = TokenFactory()
         self._running: dict[tuple[str, Face, Engine], Gateway] = {}
+        self._used: dict[tuple[str, Face, Engine], float] = {}
+        self._started = 0
         self._seed: Path | None = None
 
     def configuration(self, folder: Path, engine: Engine = "native") -> Configuration:
@@ -63,10 +71,12 @@ class Gateways:
     ) -> Gateway:
         """The running gateway of this name, server and engine. `routes` extend the standard configuration, `sections`
         change it."""
+        self._used[name, face, engine] = time.monotonic()
         gateway = self._running.get((name, face, engine))
         if gateway is None:
-            folder = self.folder / f"{name}-{face}-{engine}"
-            folder.mkdir(exist_ok=True)
+            self._started += 1
+            folder = self.folder / f"{name}-{face}-{engine}-{self._started}"
+            folder.mkdir()
             shutil.copy(self.seed(), folder / "gateway.db")
             configuration = changed(self.configuration(folder, engine), **sections)
             configuration["routes"] += routes
@@ -90,11 +100,14 @@ class Gateways:
             self._seed = folder / "gateway.db"
         return self._seed
 
-    def end(self) -> None:
-        for gateway in self._running.values():  # all at once: each takes a moment to end
+    def end(self, unused: float = 0.0) -> None:
+        """End the gateways that no test has used for this many seconds."""
+        before = time.monotonic() - unused
+        ended = [self._running.pop(key) for key, used in self._used.items() if used <= before and key in self._running]
+        for gateway in ended:  # all at once: each takes a moment to end
             gateway.signal()
         with ExitStack() as stack:
-            for gateway in self._running.values():
+            for gateway in ended:
                 stack.callback(_end, gateway)
 
 
@@ -132,11 +145,24 @@ def _end(gateway: Gateway) -> None:
     assert not unhandled(gateway), f"an unhandled error ({gateway.face}): {unhandled(gateway)[0]}"
 
 
+_GATEWAYS: Final = pytest.StashKey[Gateways]()
+
+
 @pytest.fixture(scope="session")
-def gateways(upstreams: Upstreams, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateways]:
-    gateways = Gateways(upstreams, tmp_path_factory.mktemp("gateways"))
+def gateways(
+    upstreams: Upstreams, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[Gateways]:
+    gateways = pytestconfig.stash[_GATEWAYS] = Gateways(upstreams, tmp_path_factory.mktemp("gateways"))
     yield gateways
     gateways.end()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, None, None]:
+    """End unused gateways between two files. Fixtures of a file can hold a gateway, and those of a session must not."""
+    yield
+    if nextitem is not None and nextitem.path != item.path and _GATEWAYS in item.config.stash:
+        item.config.stash[_GATEWAYS].end(_UNUSED)
 
 
 @pytest.fixture(scope="session", params=FACES)
@@ -188,17 +214,17 @@ def sign_in(gateway: Gateway) -> SignIn:
     return lambda name: signed_in(gateway, f"{name}@example.com")
 
 
-_ACCOUNTS: dict[tuple[int, str], Account] = {}
+_ACCOUNTS: WeakKeyDictionary[Gateway, dict[str, Account]] = WeakKeyDictionary()
 
 
 def signed_in(gateway: Gateway, email: str) -> Account:
     """The signed-in account. On a busy machine the first response of the database can be late."""
-    key = (gateway.address[1], email)
-    if key not in _ACCOUNTS:
+    accounts = _ACCOUNTS.setdefault(gateway, {})
+    if email not in accounts:
         login = {"email": email, "password": PASSWORD}
         eventually(lambda: gateway.post("/auth/login", login).status != 503)
-        _ACCOUNTS[key] = gateway.login(email)
-    return _ACCOUNTS[key]
+        accounts[email] = gateway.login(email)
+    return accounts[email]
 
 
 @pytest.fixture
