@@ -112,7 +112,7 @@ def test_a_stop_before_anything_is_imported_ends_it_well(
     interrupted: Callable[[signal.Signals], Gateway], number: signal.Signals
 ) -> None:
     gateway = interrupted(number)
-    assert gateway.wait(20) == 0
+    assert gateway.wait(60) == 0
     assert "Traceback" not in gateway.log()
     assert "listening on" not in gateway.log()
 
@@ -132,7 +132,7 @@ def test_as_pid_1_a_stop_in_the_first_moment_is_obeyed(
 ) -> None:
     gateway = launch(*NAMESPACE, server={"workers": workers}, storage={"redis": lasting_valkey.url})
     _first_process(gateway).terminate()
-    assert gateway.wait(20) == 0
+    assert gateway.wait(60) == 0
 
 
 ORPHAN = "(sleep 0.2 &) ; exit 0"
@@ -151,7 +151,7 @@ def test_as_pid_1_it_reaps_orphans(launch: Launch, workers: int, lasting_valkey:
     eventually(lambda: len(first.children()) >= before + 1)
     eventually(lambda: len(first.children()) == before)
     first.terminate()
-    assert gateway.wait(20) == 0
+    assert gateway.wait(60) == 0
 
 
 # ---- standard streams

@@ -131,8 +131,9 @@ async def test_a_flood_of_one_client_does_not_fill_the_queue_for_others(fleet: F
 @pytest.mark.usefixtures("either_engine")
 async def test_requests_of_many_clients_are_all_answered(fleet: Fleet, senders: Clients) -> None:
     fleet["a"].behaviour = lambda served: served.later(0.002, lambda: served.send(OK))
-    async with running(settings(fleet["a"].url, max_connections=3)) as harness:
-        outcomes = [harness.begin(client=f"198.51.100.{number % 7}")[0] for number in range(300)]
+    async with running(settings(fleet["a"].url, max_connections=3, connect_timeout=30.0)) as harness:
+        clients = [f"198.51.100.{number % 7}" for number in range(150)]
+        outcomes = [harness.begin(client=client, response_timeout=30.0)[0] for client in clients]
         assert {(await ended(outcome)).status for outcome in outcomes} == {200}
         assert harness.engine.open_connections <= 3
 
