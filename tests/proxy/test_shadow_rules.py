@@ -72,10 +72,13 @@ def test_a_rule_where_nothing_is_served_serves_nothing(gateway: Gateway) -> None
 
 
 def test_an_uncached_user_is_looked_up_beside_the_request(gateway: Gateway) -> None:
-    newcomer = gateway.newcomer()
-    before = counted(gateway, "close-it")
-    assert gateway.get("/tried/open/admin", newcomer.line).status == 200
-    eventually(lambda: grown(before, counted(gateway, "close-it")) == {"forbidden": 1})
+    decisions = {"storage_unavailable": 1.0}
+    while decisions == {"storage_unavailable": 1.0}:  # beside other tests a lookup can exceed its time limit
+        newcomer = gateway.newcomer()
+        before = counted(gateway, "close-it")
+        assert gateway.get("/tried/open/admin", newcomer.line).status == 200
+        decisions = eventually(lambda before: grown(before, counted(gateway, "close-it")), before)
+    assert decisions == {"forbidden": 1}
 
 
 def test_a_difference_is_reported_once_a_minute(gateway: Gateway, user: Account) -> None:
