@@ -70,13 +70,13 @@ def test_Pomerium_1279_a_websocket_ends_with_the_session_it_was_opened_by(
 ) -> None:
     account, other = gateway.newcomer(), gateway.newcomer()
     upstream.on("/sockets/x", echoing())
-    sockets = {each: Socket(gateway, "/sockets/x", each.line) for each in (account, other)}
-    for socket in sockets.values():
-        assert socket.say(text("hello")).message() == b"hello"
-    assert gateway.post("/auth/logout", b"", account.line).status == 204
-    code, _ = sockets[account].closed(within=2.0)
-    assert code == 1008
-    assert sockets[other].say(text("still here")).message() == b"still here"
+    with Socket(gateway, "/sockets/x", account.line) as ended, Socket(gateway, "/sockets/x", other.line) as kept:
+        for socket in (ended, kept):
+            assert socket.say(text("hello")).message() == b"hello"
+        assert gateway.post("/auth/logout", b"", account.line).status == 204
+        code, _ = ended.closed(within=2.0)
+        assert code == 1008
+        assert kept.say(text("still here")).message() == b"still here"
 
 
 def test_CVE_2025_22228_a_token_is_remembered_by_all_of_its_bytes(gateway: Gateway) -> None:

@@ -9,7 +9,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httptools
@@ -39,8 +39,7 @@ from bench.rounds import Comparison, Environment, Plan, RunningPeer, measure
 from bench.targets import further_verdicts, verdicts
 from bench.traffic import HEADS, REFUSED, caller_headers, varying
 from bench.upstream import ANSWER, BODY, Upstream, fields, start_upstream
-
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+from tests.support.listening import Handler, listening
 
 ASKED = request_bytes("http://127.0.0.1:8000/api/items/42", [])
 BURN = """
@@ -207,8 +206,8 @@ class TestLatency:
                         time.sleep(0.3)  # the whole server blocks
                     writer.write(ANSWER)
 
-        async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api/items/1"
+        async with listening(respond) as port:
+            url = f"http://127.0.0.1:{port}/api/items/1"
             thread = asyncio.to_thread(lambda: asyncio.run(latency.drive(url, [ASKED], rate=200, seconds=1.0)))
             delays = await thread
         assert delays.requests == 200
@@ -217,8 +216,8 @@ class TestLatency:
         assert delays.p50 < delays.p99
 
     async def test_an_answer_that_is_none_is_noticed(self) -> None:
-        async with await asyncio.start_server(answering(b"HTTP/1.1 503 No\r\n\r\n"), "127.0.0.1", 0) as server:
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api/items/1"
+        async with listening(answering(b"HTTP/1.1 503 No\r\n\r\n")) as port:
+            url = f"http://127.0.0.1:{port}/api/items/1"
             with pytest.raises(BenchError, match="answered"):
                 await latency.drive(url, [ASKED], rate=100, seconds=0.1)
 
@@ -438,8 +437,8 @@ class TestLoad:
                     heads.append(await reader.readuntil(b"\r\n\r\n"))
                     writer.write(ANSWER)
 
-        async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api/items/42"
+        async with listening(respond) as port:
+            url = f"http://127.0.0.1:{port}/api/items/42"
             requests = varying(url, "x")[:40]
             driver = Driver(None, 1, use_wrk=use_wrk)
             load = await asyncio.to_thread(driver.drive, url, requests, 1)
@@ -457,8 +456,8 @@ class TestLoad:
                     await reader.readuntil(b"\r\n\r\n")
                     writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
 
-        async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api/items/42"
+        async with listening(respond) as port:
+            url = f"http://127.0.0.1:{port}/api/items/42"
             driver = Driver(None, 2, use_wrk=use_wrk)
             refused = await asyncio.to_thread(driver.drive, url, [ASKED], 1, status=403)
             unexpected = await asyncio.to_thread(driver.drive, url, [ASKED], 1)
@@ -467,8 +466,7 @@ class TestLoad:
 
     @pytest.mark.parametrize("answer", [b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", b"nonsense\r\n\r\n", b""])
     async def test_anything_but_a_200_is_an_error(self, answer: bytes) -> None:
-        async with await asyncio.start_server(answering(answer), "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
+        async with listening(answering(answer)) as port:
             driver = Driver(None, 2, use_wrk=False)
             load = await asyncio.to_thread(driver.drive, f"http://127.0.0.1:{port}/", [ASKED], 0.3)
         assert (load.requests, load.failed) == (0, 2)
@@ -518,8 +516,7 @@ class TestUpstream:
         ],
     )
     async def test_a_download_that_is_not_whole_is_noticed(self, answer: bytes, complaint: str) -> None:
-        async with await asyncio.start_server(answering(answer), "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
+        async with listening(answering(answer)) as port:
             with pytest.raises(BenchError, match=complaint):
                 await asyncio.to_thread(download, port, "x", 9)
 
@@ -604,8 +601,7 @@ class TestComparison:
     async def test_a_websocket_that_does_not_echo_is_noticed(
         self, tmp_path: Path, answer: bytes, complaint: str
     ) -> None:
-        async with await asyncio.start_server(answering(answer), "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
+        async with listening(answering(answer)) as port:
             place = Place(tmp_path, port, port, Signer())
             running_peer = RunningPeer(Relay(), place, InProcessServer(), "x")
             with pytest.raises(BenchError, match=complaint):

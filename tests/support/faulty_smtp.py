@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from tests.support.listening import listening
+
 Step = Literal["greeting", "EHLO", "STARTTLS", "handshake", "AUTH", "MAIL", "RCPT", "DATA", "content", "QUIT"]
 
 HANG: Final = "hang"
@@ -38,7 +40,6 @@ class FaultySmtpServer:
     received: list[str] = field(default_factory=list)
     attempts: int = 0
     on_connection: Callable[[], None] | None = None
-    conversations: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def address(self) -> str:
@@ -46,20 +47,10 @@ class FaultySmtpServer:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
-        task = asyncio.current_task()
-        assert task is not None
-        self.conversations.add(task)
         if self.on_connection is not None:
             self.on_connection()
-        try:
-            with suppress(_Cut, OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await self._converse(reader, writer)
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
-        finally:
-            writer.transport.abort()
-            self.conversations.discard(task)
+        with suppress(_Cut, OSError, asyncio.IncompleteReadError):
+            await self._converse(reader, writer)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         recipient = ""
@@ -107,12 +98,5 @@ class FaultySmtpServer:
 async def faulty_smtp_server(**options: object) -> AsyncIterator[FaultySmtpServer]:
     """Run a server on loopback."""
     made = FaultySmtpServer(**options)  # type: ignore[arg-type]
-    listening = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.port = listening.sockets[0].getsockname()[1]
-    try:
+    async with listening(made.serve) as made.port:
         yield made
-    finally:
-        listening.close()
-        for task in made.conversations:
-            task.cancel()
-        await asyncio.gather(*made.conversations, return_exceptions=True)

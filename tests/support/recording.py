@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tests.support.listening import Connections
 from tests.support.raw import Address, Ending, Field
 from tests.support.waiting import eventually
 
@@ -179,7 +180,7 @@ class RecordingUpstream:
         self._path = path
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections = Connections(self._connected)
         self._thread = threading.Thread(target=self._loop.run_forever, name="upstream", daemon=True)
         self._thread.start()
         self.address: Address = ("127.0.0.1", 0)
@@ -256,10 +257,10 @@ class RecordingUpstream:
     async def _open(self) -> None:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
-            self._server = await asyncio.start_unix_server(self._connected, self._path, limit=READ_LIMIT)
+            self._server = await asyncio.start_unix_server(self._connections.accept, self._path, limit=READ_LIMIT)
             return
         self._server = await asyncio.start_server(
-            self._connected, *self.address, limit=READ_LIMIT, ssl=self._tls, backlog=512
+            self._connections.accept, *self.address, limit=READ_LIMIT, ssl=self._tls, backlog=512
         )
         self.address = self._server.sockets[0].getsockname()[:2]
 
@@ -267,17 +268,11 @@ class RecordingUpstream:
         if self._server is not None:
             self._server.close()
             self._server = None
-        for task in tuple(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(tuple(self._tasks), timeout=5)
+        await self._connections.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = Link(number=len(self.links))
         self.links.append(link)
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         try:
             await self._serve(link, reader, writer)
             link.ended = link.ended or "here"
@@ -287,9 +282,7 @@ class RecordingUpstream:
             link.ended = "reset"
         except asyncio.CancelledError:
             link.ended = "here"
-        finally:
-            self._tasks.discard(task)
-            writer.close()
+            raise
 
     async def _serve(self, link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         keep = True

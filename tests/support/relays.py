@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from tests.support.listening import listening
+
 
 class Relay:
     """Forwards every connection at `port` to the server behind it. `connect_delay` is in seconds per connection. While
@@ -25,7 +27,6 @@ class Relay:
         self.target_port = target_port
         self._subscribed: set[asyncio.StreamWriter] = set()
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def cut(self) -> None:
         """Reset every connection."""
@@ -33,20 +34,9 @@ class Relay:
             for writer in pair:
                 writer.transport.abort()
 
-    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Handle one connection."""
         self.accepted += 1
-        task = asyncio.get_running_loop().create_task(self._forward(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def close(self) -> None:
-        """Reset every connection, and wait until all are closed."""
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             async with _closing(writer):
                 await asyncio.sleep(self.connect_delay)
@@ -111,10 +101,5 @@ async def _closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
 async def relay_to(port: int) -> AsyncIterator[Relay]:
     """A relay on its own loopback port."""
     relay = Relay(port)
-    server = await asyncio.start_server(relay.accept, "127.0.0.1", 0)
-    relay.port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(relay.forward) as relay.port:
         yield relay
-    finally:
-        server.close()
-        await relay.close()

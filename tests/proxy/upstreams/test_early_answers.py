@@ -28,6 +28,7 @@ from bench.processes import Running, free_port, wait_for_port
 from bench.processes import start as start_process
 from gateway.settings.model import TlsSettings
 from tests.proxy.upstreams.harness import ended, running, settings
+from tests.support.listening import listening
 from tests.support.processes import Engine, Face, Gateway
 from tests.support.raw import NoAnswer
 from tests.support.small import Start, metric, small
@@ -295,9 +296,7 @@ async def test_the_rest_of_a_refused_body_is_not_sent_and_not_held_back() -> Non
             writer.write(REFUSAL[-1:])
             await over.wait()  # to close with unread data would reset the connection
 
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    url = "http://{}:{}".format(*server.sockets[0].getsockname())
-    async with server, running(settings(url)) as harness:
+    async with listening(refuse) as port, running(settings(f"http://127.0.0.1:{port}")) as harness:
         outcome, exchange = harness.begin("POST", length=64 << 20)
         sent = 0
         while not outcome.status:

@@ -20,6 +20,7 @@ from gateway.proxy.target_connector import Lookup, TargetConnector
 from gateway.settings.model import TlsSettings
 from tests.proxy.upstreams.harness import running, sending_first, settings
 from tests.support.fleet import OK, Fleet, Served
+from tests.support.listening import listening
 from tests.support.processes import Gateway
 from tests.support.small import small
 from tests.support.upstreams import Authority, Deaf, Refusing
@@ -110,26 +111,26 @@ async def test_an_address_that_refuses_costs_nothing_but_the_next(fleet: Fleet) 
 async def test_a_connection_is_given_to_its_protocol_with_the_bytes_that_came_first() -> None:
     """A server can send first, and does so here before the race is over."""
     greeting = b"SSH-2.0-OpenSSH_9.2p1\r\n"
-    server = await asyncio.start_server(sending_first(greeting), "127.0.0.1", 0)
 
     class Hearing(asyncio.Protocol):
         def __init__(self) -> None:
-            self.made = False
+            self.transport: asyncio.BaseTransport | None = None
             self.heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            self.made = True
+            self.transport = transport
 
         def data_received(self, data: bytes) -> None:
-            assert self.made
+            assert self.transport is not None
+            self.transport.close()
             self.heard.set_result(data)
 
     hearing = Hearing()
-    one = connector(named(server.sockets[0].getsockname()[1]), Names(["127.0.0.1", "127.0.0.2"]))
-    await one.connect(lambda: hearing, 2.0)
-    async with asyncio.timeout(2):
-        assert await hearing.heard == greeting
-    server.close()
+    async with listening(sending_first(greeting)) as port:
+        one = connector(named(port), Names(["127.0.0.1", "127.0.0.2"]))
+        await one.connect(lambda: hearing, 2.0)
+        async with asyncio.timeout(2):
+            assert await hearing.heard == greeting
 
 
 # ---- unresponsive addresses
@@ -252,35 +253,31 @@ async def test_a_slow_address_that_accepts_first_wins_and_the_other_is_closed(tm
     """The slower one is in progress when the race ends, because of its handshake."""
     authority = Authority(tmp_path)
     trusting = ssl.create_default_context(cafile=str(authority.file))
-    server = await asyncio.start_server(sending_first(), "127.0.0.2", 0, ssl=authority.context("orders.internal"))
-    port = server.sockets[0].getsockname()[1]
-    silent = socket.create_server(("127.0.0.1", port))
-    one = connector(named(port, trusting), Names(["127.0.0.2", "127.0.0.1"]))
-    peer, seconds = await timed(one)
-    assert (peer, 0.25 <= seconds < 0.6) == ("127.0.0.2", True)
-    connection, _ = await asyncio.to_thread(silent.accept)
-    connection.settimeout(2)
-    with contextlib.suppress(ConnectionResetError):
-        while connection.recv(4096):  # its half of an unanswered handshake, and then the end
-            pass
-    peer, seconds = await timed(one)
-    assert (peer, seconds < 0.2) == ("127.0.0.2", True)
-    for each in (connection, silent, server):
-        each.close()
+    async with listening(sending_first(), "127.0.0.2", tls=authority.context("orders.internal")) as port:
+        with socket.create_server(("127.0.0.1", port)) as silent:
+            one = connector(named(port, trusting), Names(["127.0.0.2", "127.0.0.1"]))
+            peer, seconds = await timed(one)
+            assert (peer, 0.25 <= seconds < 0.6) == ("127.0.0.2", True)
+            connection, _ = await asyncio.to_thread(silent.accept)
+            connection.settimeout(2)
+            with connection, contextlib.suppress(ConnectionResetError):
+                while connection.recv(4096):  # its half of an unanswered handshake, and then the end
+                    pass
+            peer, seconds = await timed(one)
+            assert (peer, seconds < 0.2) == ("127.0.0.2", True)
 
 
 async def test_an_address_with_a_wrong_certificate_costs_nothing_but_the_next(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     trusting = ssl.create_default_context(cafile=str(authority.file))
-    right = await asyncio.start_server(sending_first(), "127.0.0.1", 0, ssl=authority.context("orders.internal"))
-    port = right.sockets[0].getsockname()[1]
-    wrong = await asyncio.start_server(sending_first(), "127.0.0.2", port, ssl=authority.context("billing.internal"))
-    one = connector(named(port, trusting), Names(["127.0.0.1", "127.0.0.2"]))
-    assert await dialled(one, 6) == ["127.0.0.1"] * 6
-    right.close()
-    with pytest.raises((ssl.SSLError, ConnectionRefusedError)):
-        await dialled(one)
-    wrong.close()
+    async with contextlib.AsyncExitStack() as stack:
+        async with listening(sending_first(), tls=authority.context("orders.internal")) as port:
+            wrong = listening(sending_first(), "127.0.0.2", port, tls=authority.context("billing.internal"))
+            await stack.enter_async_context(wrong)
+            one = connector(named(port, trusting), Names(["127.0.0.1", "127.0.0.2"]))
+            assert await dialled(one, 6) == ["127.0.0.1"] * 6
+        with pytest.raises((ssl.SSLError, ConnectionRefusedError)):
+            await dialled(one)
 
 
 async def test_a_name_with_ever_other_dead_addresses_takes_no_memory() -> None:

@@ -15,6 +15,7 @@ from gateway.samples import Sample
 from gateway.settings.model import EjectSettings, TlsSettings
 from tests.proxy.upstreams.harness import Harness, ended, running, sending_first, settings
 from tests.support.fleet import OK, Behaviour, Fleet, Served, hang, reset, status, well
+from tests.support.listening import listening
 from tests.support.upstreams import Authority, Deaf, Refusing
 from tests.support.waiting import until
 
@@ -297,11 +298,11 @@ async def test_a_target_that_fails_five_times_in_a_row_is_ejected(
 
 async def test_a_target_that_sends_a_banner_at_once_is_ejected(fleet: Fleet) -> None:
     """Half of the requests would fail permanently."""
-    banner = await asyncio.start_server(sending_first(b"SSH-2.0-OpenSSH_9.2p1\r\n"), "127.0.0.1", 0)
-    port = banner.sockets[0].getsockname()[1]
-    async with running(settings(f"http://127.0.0.1:{port}", fleet["b"].url, eject=OUT)) as harness:
+    async with (
+        listening(sending_first(b"SSH-2.0-OpenSSH_9.2p1\r\n")) as port,
+        running(settings(f"http://127.0.0.1:{port}", fleet["b"].url, eject=OUT)) as harness,
+    ):
         outcomes = await harness.ask_many(200, at_once=4)
-    banner.close()
     failed = Counter(one.code for one in outcomes)["upstream_invalid"]
     assert 1 <= failed <= 5 + 4
     assert {one.status for one in outcomes[40:]} == {200}

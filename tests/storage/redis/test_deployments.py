@@ -16,6 +16,7 @@ from gateway.storage.redis.url import close_client, connect_one, parse_redis_add
 from tests.identity.stores import MemoryStore, record
 from tests.storage import authentic
 from tests.storage.replicas import replicas
+from tests.support.listening import listening
 from tests.support.waiting import eventually, until
 
 
@@ -139,9 +140,8 @@ async def tls_in_front_of(server: ValkeyServer, authority: trustme.CA) -> AsyncI
         inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", server.port)
         await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
 
-    listening = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)
-    async with listening:
-        yield listening.sockets[0].getsockname()[1]
+    async with listening(relay, tls=context) as port:
+        yield port
 
 
 async def test_a_server_with_tls_is_spoken_to_if_its_certificate_is_good(
