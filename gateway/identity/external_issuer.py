@@ -12,9 +12,8 @@ from gateway.cache import TwoGenerationCache
 from gateway.errors import Refusal
 from gateway.identity.access_token import REMEMBERED, Verified, expired, in_time, report_skew
 from gateway.identity.external_claims import TYPES, external_claims
-from gateway.identity.jwks import canonical_algorithm
 from gateway.identity.jws import Jws, check_header, invalid, json_object, parse_jws
-from gateway.identity.keys import VerifyingKey
+from gateway.identity.keys import VerifyingKey, canonical_algorithm
 from gateway.identity.user import Claims
 from gateway.settings.model import ExternalSettings
 

@@ -14,19 +14,13 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from jwt.exceptions import PyJWTError
 
 from gateway.identity.jws import strict_json
-from gateway.identity.keys import PublicKey, UnusableKey, VerifyingKey
+from gateway.identity.keys import PublicKey, UnusableKey, VerifyingKey, canonical_algorithm
 
 MAX_KEYS: Final = 256  # Per set; further keys are ignored.
 MAX_SAME: Final = 4  # Keys with equal id and algorithm. Each one is tried for a token.
-_ALIASES: Final[Mapping[str, str]] = {"Ed25519": "EdDSA"}  # RFC 9864: the same algorithm under its full name.
 
 # The parser for each key type. `oct` is missing: a published secret is not secret.
 _READERS: Final[Mapping[str, Any]] = {"RSA": RSAAlgorithm, "EC": ECAlgorithm, "OKP": OKPAlgorithm}
-
-
-def canonical_algorithm(name: str) -> str:
-    """The name of an algorithm as used in the settings."""
-    return _ALIASES.get(name, name)
 
 
 class UnusableKeySet(Exception):

@@ -5,13 +5,14 @@ import ssl
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, NamedTuple
-
-from cryptography import x509
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.errors import CannotStart, Problem
 from gateway.settings.model import Settings
 from gateway.settings.model_tls import CertificateSettings, certificate_key
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 Certificates = tuple[CertificateSettings, ...]
 
@@ -128,7 +129,9 @@ def _reason(error: Exception) -> str:
     return str(reason or getattr(error, "strerror", None) or error)
 
 
-def _read(file: str) -> Sequence[x509.Certificate]:
+def _read(file: str) -> "Sequence[x509.Certificate]":
+    from cryptography import x509  # 1 MiB, for listeners with TLS only
+
     try:
         return x509.load_pem_x509_certificates(Path(file).read_bytes())
     except (OSError, ValueError):
@@ -137,6 +140,8 @@ def _read(file: str) -> Sequence[x509.Certificate]:
 
 def _names(certificate: CertificateSettings) -> list[str]:
     """The DNS names of a certificate (RFC 6125 6.4.4: its common name has no meaning)."""
+    from cryptography import x509
+
     chain = _read(certificate.certificate)
     if not chain:
         return []

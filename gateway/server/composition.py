@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from gateway.accounts.administration import Administration, how_to_make_one
-from gateway.api.console.endpoints import ConsoleMemory
+from gateway.api.console.memory import ConsoleMemory
 from gateway.api.console.recent_refusals import RecentRefusals
 from gateway.api.errors import NoStore, failed, refused, store_is_out
 from gateway.api.operations import Readiness

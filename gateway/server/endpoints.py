@@ -1,5 +1,6 @@
 """Built-in endpoints: the services behind them, and their routes."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +11,6 @@ from starlette.routing import Route as StarletteRoute
 
 from gateway.accounts.administration import Administration
 from gateway.accounts.api_keys import ApiKeyService
-from gateway.accounts.browser_sessions import BrowserSessions
 from gateway.accounts.confirmation import Confirmation
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import PasswordPool
@@ -18,11 +18,7 @@ from gateway.accounts.service import Accounts, SessionService
 from gateway.accounts.sign_in import PasswordSignIn, VerificationRequired
 from gateway.api.accounts import account_endpoints, key_endpoints, session_endpoints
 from gateway.api.administration import administration_endpoints
-from gateway.api.browser_sessions import browser_endpoints
-from gateway.api.console.endpoints import Console, ConsoleMemory, console_endpoints
-from gateway.api.console.pages import PATH as CONSOLE
-from gateway.api.console.session import SigningIn
-from gateway.api.links import LinkEndpoints, link_endpoints
+from gateway.api.console.memory import OWN_ROUTES, ConsoleMemory
 from gateway.api.openapi.document import openapi_endpoints
 from gateway.api.operations import Readiness, operation_endpoints
 from gateway.api.session_cookie import FirstSessions
@@ -32,10 +28,10 @@ from gateway.observability.metrics.metrics import Metrics
 from gateway.policy.loader import Configuration
 from gateway.policy.policy import Policy
 from gateway.server.resources import Resources
-from gateway.server.session_cleaning import SessionCleaning
 from gateway.settings.model import Settings
 
 if TYPE_CHECKING:
+    from gateway.accounts.browser_sessions import BrowserSessions
     from gateway.api.pages.endpoints import Pages
     from gateway.server.mail import MailServices
 
@@ -52,7 +48,7 @@ class Services:
     administration: Administration
     sessions: SessionService
     api_keys: ApiKeyService
-    browser: BrowserSessions | None
+    browser: "BrowserSessions | None"
     mail: "MailServices | None"
 
 
@@ -114,10 +110,13 @@ def open_services(resources: Resources) -> Services:
 
 def _browser_sessions(
     resources: Resources, sign_in: PasswordSignIn, confirmation: Confirmation
-) -> BrowserSessions | None:
+) -> "BrowserSessions | None":
     stores = resources.stores
     if resources.session_verifier is None:
         return None
+    from gateway.accounts.browser_sessions import BrowserSessions
+    from gateway.server.session_cleaning import SessionCleaning
+
     cleaning = SessionCleaning(stores.sessions.delete_old)
     cleaning.start()
     resources.stack.push_async_callback(cleaning.close)
@@ -147,14 +146,6 @@ def endpoints(
     """Every endpoint by its route name. `version` returns the version of the active policy, `current` the active
     configuration. `memory` is that of the console. `pages` is None without pages."""
     observability = resources.settings.observability
-    signing_in = SigningIn(
-        CONSOLE,
-        services.accounts,
-        admin_role=resources.settings.accounts.admin_role,
-        tokens=resources.tokens,
-        directory=resources.stores.directory,
-        settings=lambda: current().settings,
-    )
     first_sessions = FirstSessions(services.browser, lambda: current().policy)
     return {
         **account_endpoints(services.accounts, services.browser, first_sessions),
@@ -165,15 +156,60 @@ def endpoints(
         **_link_endpoints(services, first_sessions, resources.settings),
         **operation_endpoints(state=readiness, policy=version, metrics=metrics, settings=observability),
         **openapi_endpoints(lambda: current().settings, resources.policy.own),
-        **console_endpoints(Console(signing_in, metrics, memory=memory, current=current, version=version)),
+        **_console_on_demand(
+            lambda: _open_console(resources, services, metrics=metrics, memory=memory, current=current, version=version)
+        ),
         **_page_endpoints(pages, services),
         "tokens.jwks": _jwks(resources.tokens.keys),
     }
 
 
+def _console_on_demand(open_console: Callable[[], Mapping[str, Endpoint]]) -> Mapping[str, Endpoint]:
+    """The console, opened in a thread at the first request for it: its modules take 2 MiB and a tenth of a start."""
+    opening: asyncio.Future[Mapping[str, Endpoint]] | None = None
+
+    def endpoint(name: str) -> Endpoint:
+        async def run(request: Request) -> Response:
+            nonlocal opening
+            if opening is None:
+                opening = asyncio.ensure_future(asyncio.to_thread(open_console))
+            by_name = await asyncio.shield(opening)  # other requests wait for it too
+            return await by_name[name](request)
+
+        return run
+
+    return {name: endpoint(name) for name in OWN_ROUTES}
+
+
+def _open_console(
+    resources: Resources,
+    services: Services,
+    *,
+    metrics: Metrics,
+    memory: ConsoleMemory,
+    current: Callable[[], Configuration],
+    version: Callable[[], str],
+) -> Mapping[str, Endpoint]:
+    from gateway.api.console.endpoints import Console, console_endpoints
+    from gateway.api.console.pages import PATH
+    from gateway.api.console.session import SigningIn
+
+    signing_in = SigningIn(
+        PATH,
+        services.accounts,
+        admin_role=resources.settings.accounts.admin_role,
+        tokens=resources.tokens,
+        directory=resources.stores.directory,
+        settings=lambda: current().settings,
+    )
+    return console_endpoints(Console(signing_in, metrics, memory=memory, current=current, version=version))
+
+
 def _browser_endpoints(services: Services, current: Callable[[], Configuration]) -> Mapping[str, Endpoint]:
     if services.browser is None:
         return {}
+    from gateway.api.browser_sessions import browser_endpoints
+
     return browser_endpoints(services.browser, services.accounts, lambda: current().policy)
 
 
@@ -206,6 +242,8 @@ def _link_endpoints(services: Services, first_sessions: FirstSessions, settings:
     mail = services.mail
     if mail is None:
         return {}
+    from gateway.api.links import LinkEndpoints, link_endpoints
+
     handlers = LinkEndpoints(
         verification=mail.verification,
         resets=mail.resets,

@@ -59,6 +59,7 @@ class Collector:
         gc.collect()
         gc.freeze()
         gc.set_threshold(STEP, _STEPS, _NEVER)
+        gc.enable()  # `gateway serve` starts without collection
         self._is_reloaded = False
         self._duration = self._settle(now, started)
 

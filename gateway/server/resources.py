@@ -5,7 +5,7 @@ The stores are the database, optionally Redis, and the directory over both.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
@@ -16,10 +16,8 @@ from gateway.errors import ConfigurationError
 from gateway.gate.rate_limits import SharedBuckets
 from gateway.identity.access_token import Tokens
 from gateway.identity.api_key_verifier import ApiKeyVerifier
-from gateway.identity.credentials import Authenticator
+from gateway.identity.credentials import Authenticator, Issuer
 from gateway.identity.directory import Directory, LocalFeed
-from gateway.identity.discovery.jwks_client import PublishedKeySet, discovered_keys, keys_at
-from gateway.identity.external_issuer import ExternalIssuer
 from gateway.identity.principal import PrincipalFactory, forwards_only_verified
 from gateway.identity.session_verifier import SessionLimits, SessionVerifier
 from gateway.identity.signing_keys import MacKeys, key_ring, mac_keys
@@ -31,7 +29,7 @@ from gateway.policy.loader import Configuration
 from gateway.policy.policy import Policy
 from gateway.policy.roles import RoleHierarchy
 from gateway.samples import Sample
-from gateway.settings.model import ExternalSettings, Settings, TokensSettings
+from gateway.settings.model import Settings
 from gateway.settings.store_files import unusable_files
 from gateway.storage.api_keys import ApiKeys
 from gateway.storage.audit import AuditTrail
@@ -45,33 +43,6 @@ from gateway.storage.sessions import Sessions
 from gateway.storage.subjects import Everybody, Subjects
 from gateway.storage.users import Users
 from gateway.ticker import Ticker
-
-
-def open_issuers(
-    settings: TokensSettings, ticker: Ticker, *, clock: Callable[[], float], stack: AsyncExitStack, remembered: int
-) -> dict[str, ExternalIssuer]:
-    """The external issuers by `iss`. Their keys are fetched in the background until `stack` closes.
-
-    `clock` is the ticker's, in seconds. All issuers together cache at most `remembered` tokens. Startup does not wait
-    for issuers: until the keys of an issuer arrive, only requests with its tokens wait, and an issuer that is down
-    affects nothing else.
-    """
-    issuers = {}
-    for external in settings.external:
-        keys = _keys(external, clock)
-        keys.tick(clock())
-        ticker.subscribe(keys.tick)
-        stack.callback(keys.close)
-        issuers[external.issuer] = ExternalIssuer(
-            external, keys, leeway=settings.leeway, remembered=remembered // len(settings.external)
-        )
-    return issuers
-
-
-def _keys(external: ExternalSettings, clock: Callable[[], float]) -> PublishedKeySet:
-    fetch = discovered_keys(external.issuer) if external.jwks_url is None else keys_at(external.jwks_url)
-    return PublishedKeySet(external.name, fetch, algorithms=external.algorithms, clock=clock)
-
 
 _PROBE_EVERY: Final = 1.0  # In seconds.
 
@@ -233,7 +204,11 @@ async def open_resources(configuration: Configuration, stack: AsyncExitStack) ->
     presented_keys = ApiKeyVerifier(stores.api_keys, tokens, ttl=settings.cache.user_ttl)
     stack.push_async_callback(presented_keys.close)
     session_verifier = _session_verifier(settings, stores, tokens, stack)
-    issuers = open_issuers(settings.tokens, ticker, clock=loop.time, stack=stack, remembered=remembered)
+    issuers: Mapping[str, Issuer] = {}
+    if settings.tokens.external:
+        from gateway.server.issuers import open_issuers  # PyJWT reads their keys: 2 MiB and a tenth of a start.
+
+        issuers = open_issuers(settings.tokens, ticker, clock=loop.time, stack=stack, remembered=remembered)
     observer = Observer(settings.observability, [route.name for route in (*policy.own, *policy.routes)])
     stack.callback(observer.close)
     return Resources(

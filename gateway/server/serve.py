@@ -5,6 +5,7 @@ line instead of a traceback, and a drained process ends with an exit code and no
 """
 
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -117,6 +118,7 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
         del configuration  # this frame lives as long as the gateway, and a reload must free the first configuration
         if server.workers == 1:
             return _serve_here(current, listeners, load, ready)
+        gc.enable()  # the supervisor has no collector of its own
         board = stack.enter_context(closing(SharedMetrics(server.workers)))
         parent = os.getpid()
 

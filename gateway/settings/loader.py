@@ -16,7 +16,17 @@ from gateway.settings.checks import WARNINGS, check
 from gateway.settings.model import RouteSettings, Settings, SettingsKind
 from gateway.settings.reader import INVALID, Reader, quoted
 from gateway.settings.types import format_size
-from gateway.settings.yaml import Allowed, Node, NotYaml, ScalarNode, allowed, compose, lines_of, plain_value
+from gateway.settings.yaml import (
+    NOT_PRINTABLE,
+    Allowed,
+    Node,
+    NotYaml,
+    ScalarNode,
+    allowed,
+    compose,
+    lines_of,
+    plain_value,
+)
 
 COMMENT: Final = "(comment)"  # the key in warnings about comments
 LARGEST_FILE: Final = 64 << 20  # bytes; a hundred thousand routes take 8 MiB
@@ -24,8 +34,6 @@ _EMPTY: Final = (
     "is empty; it needs upstreams and routes (for example "
     "{upstreams: {web: 'http://127.0.0.1:9000'}, routes: [{path: /**, upstream: web}]})"
 )
-# Characters that YAML 1.2 does not allow (production 1).
-_NOT_PRINTABLE: Final = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LINE_BREAK: Final = re.compile(r"\r\n|[\r\n\x85\u2028\u2029]")
 _DECIDES_WHICH_REQUESTS: Final = ("path", "methods", "host")
 
@@ -113,7 +121,7 @@ def text_of_file(content: bytes) -> str:
     if second_mark >= 0:
         line, column = _place(text[:second_mark])
         raise NotYaml(line, column, "has a byte order mark inside the file, found U+FEFF (remove it)")
-    wrong = _NOT_PRINTABLE.search(text)
+    wrong = NOT_PRINTABLE.search(text)
     if wrong is not None:
         line, column = _place(text[: wrong.start()])
         raise NotYaml(line, column, f"has a control character, found U+{ord(wrong[0]):04X} (remove it)")

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -145,6 +144,8 @@ class Reader:
 
     def nearest(self, name: str, names: Iterable[str]) -> str:
         """`did you mean port?`, or the known names if none is similar."""
+        from difflib import get_close_matches  # for a file with problems only
+
         everything = sorted(names)
         self._guesses += 1
         near = get_close_matches(name, everything, n=1, cutoff=0.6) if self._guesses <= _MOST_GUESSES else []

@@ -26,9 +26,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import yaml
+from yaml.reader import Reader
 
 DEEPEST: Final = 40
 MOST_REPEATED: Final = 100_000
+# Characters that YAML 1.2 does not allow (production 1). Compiling a pattern of this size takes milliseconds.
+NOT_PRINTABLE: Final = Reader.NON_PRINTABLE
 
 _log = logging.getLogger("gateway.settings.nodes")
 _STRING_TAG: Final = "tag:yaml.org,2002:str"

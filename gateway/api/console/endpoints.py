@@ -5,7 +5,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -22,14 +22,13 @@ from gateway.api.body import (
 from gateway.api.console import pages
 from gateway.api.console.explain_page import explain_view
 from gateway.api.console.matrix_page import MOST_COMPARED, FileOnDisk, matrix_view, problems_of
+from gateway.api.console.memory import OWN_ROUTES, ConsoleMemory
 from gateway.api.console.overview import no_numbers, overview
 from gateway.api.console.pages import HEADERS
-from gateway.api.console.recent_refusals import RecentRefusals
 from gateway.api.console.route_list import Readings, RouteQuery, route_list
 from gateway.api.console.route_page import find_route, missing_page, policy_test_file, route_page
 from gateway.api.console.session import SigningIn, refuse_other_sites
 from gateway.errors import CannotStart, ConfigurationError, Refusal
-from gateway.observability.metrics.history import TrafficHistory
 from gateway.observability.metrics.metrics import Metrics
 from gateway.observability.metrics.parser import Reading, reading_of
 from gateway.policy.loader import Configuration, load_configuration
@@ -41,21 +40,8 @@ _LEAST: Final = 1.0
 _MOST: Final = 60.0
 _RENEWED: Final = 10.0
 
-OWN_ROUTES: Final = ("operations.console", "operations.console.sign")
 _LATEST_REFUSALS: Final = 100
 _LIVE: Final = {"refresh": "10"}  # a header, and only on request: WCAG 2.2.2
-
-
-class ConsoleMemory(NamedTuple):
-    """The recent traffic and refusals, from the start of the process on."""
-
-    history: TrafficHistory
-    refusals: RecentRefusals
-
-    @staticmethod
-    def of(metrics: Metrics) -> "ConsoleMemory":
-        """An empty memory. The history leaves the console's own requests out."""
-        return ConsoleMemory(TrafficHistory(metrics.state, left_out=OWN_ROUTES), RecentRefusals())
 
 
 class Console:

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from starlette.requests import Request
 
-from gateway.api.console.endpoints import Console, ConsoleMemory
+from gateway.api.console.endpoints import Console
+from gateway.api.console.memory import ConsoleMemory
 from gateway.api.console.session import SigningIn
 from gateway.observability.metrics.metrics import Metrics
 from gateway.observability.observer import Observer
