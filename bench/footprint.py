@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import os
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from statistics import median
 
 from bench.peers.gateway import connection
 from bench.peers.peer import ITEM, ROOT, Peer, Place
-from bench.processes import MIB, BenchError, Running, free_port, pinned
+from bench.processes import MIB, BenchError, Running, clean_environment, free_port, pinned
 from bench.rounds import Environment, Tell
 
 ANSWER_SECONDS = 30.0
@@ -38,7 +37,7 @@ def help_ms(cpus: frozenset[int] | None, directory: Path, times: int = 7) -> flo
             done = subprocess.run(
                 [sys.executable, "-m", "gateway", "--help"],
                 cwd=directory,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**clean_environment(), "PYTHONPATH": str(ROOT)},
                 capture_output=True,
                 timeout=60,
                 check=False,

@@ -110,7 +110,7 @@ def start(
         process = subprocess.Popen(
             list(command),
             cwd=directory,
-            env={**_clean_environment(), **environment},
+            env={**clean_environment(), **environment},
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
@@ -186,9 +186,13 @@ def wait_until(check: Callable[[], bool], *, seconds: float = 20.0, every: float
         time.sleep(every)
 
 
-def _clean_environment() -> dict[str, str]:
-    """The environment without variables that would configure the gateway."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "GOMAXPROCS"))}
+_LEFT_OUT = ("GATEWAY_", "GOMAXPROCS", "PYTHONDONTWRITEBYTECODE")
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without variables that would configure a server, or make each start compile its source.
+    Installers compile packages."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_LEFT_OUT)}
 
 
 def _cpu_clock(pid: int) -> float:

@@ -566,6 +566,15 @@ class TestComparison:
         assert found["uvicorn-hello.idle_cpu_ms_per_s"] < 500
         assert any(line.strip().startswith("broken: ended with code") for line in messages)
 
+    def test_servers_keep_their_bytecode_whatever_the_environment_says(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        command = [sys.executable, "-c", "import sys; print(sys.dont_write_bytecode)"]
+        running = start(command, cpus=None, environment={}, directory=tmp_path, name="server")
+        assert running.process.wait(30) == 0
+        assert running.output.read_text() == "False\n"
+
     def test_large_bodies_are_measured(self, tmp_path: Path, upstream: Upstream) -> None:
         environment = Environment(tmp_path, None, upstream.port, Signer())
         found = bulk.measure(environment, [Relay()], size=2_000_000, rounds=1, tell=print)
