@@ -173,9 +173,9 @@ class Directory:
         try:
             found = await self._find(user_id)
             principal = None if found.record is None else self._factory.make(found.record)
-        except StorageUnavailable as error:
+        except StorageUnavailable as unavailable:
             self._finish_lookup(user_id, flight)
-            flight.set_result(without_traceback(error))
+            flight.set_result(without_traceback(unavailable))
             return
         except asyncio.CancelledError:
             self._finish_lookup(user_id, flight)

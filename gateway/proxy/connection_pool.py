@@ -248,8 +248,8 @@ class ConnectionPool:
             await self._connector.connect(lambda: self._make(self.queue, self), self.limits.connect_timeout)
         except TimeoutError:
             self._dial_failed(Refusal("upstream_timeout", f"{target} did not accept a connection in time"))
-        except ssl.SSLError as error:
-            self._dial_failed(Refusal("upstream_unreachable", f"{target}: TLS: {error}"))
+        except ssl.SSLError as tls_error:
+            self._dial_failed(Refusal("upstream_unreachable", f"{target}: TLS: {tls_error}"))
         except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA cannot encode
             self._dial_failed(Refusal("upstream_unreachable", f"{target}: {error}"))
 

@@ -2,10 +2,12 @@
 
 A compiled coroutine that suspends while it handles an exception leaves the exception to the event loop. Each later
 exception gets the previous one as its context, so none is freed. A compiled `finally` with an `await` raises the left
-exception again.
+exception again. A compiled variable has one type, so a second handler with the same name raises TypeError instead of
+handling its exception.
 """
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +40,18 @@ def waits_in_handlers(source: str) -> list[int]:
     return sorted({node.lineno for node in _own(handlers) if isinstance(node, WAITS)})
 
 
+def shared_names(source: str) -> set[str]:
+    """The names of exceptions that several handlers of one function use."""
+    names = Counter(
+        (function.lineno, node.name)
+        for function in ast.walk(ast.parse(source))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.ExceptHandler) and node.name is not None
+    )
+    return {name for (_, name), count in names.items() if count > 1}
+
+
 def contexts(source: str) -> dict[int, str]:
     """The asynchronous context managers by line: the called function, or the assigned value of an attribute."""
     tree = ast.parse(source)
@@ -61,6 +75,27 @@ def test_a_compiled_coroutine_suspends_only_outside_of_the_handlers_of_exception
     source = (ROOT / module).read_text(encoding="utf-8")
     assert waits_in_handlers(source) == [], "wait after the handler, or in a module that stays interpreted"
     assert {line: name for line, name in contexts(source).items() if name not in CONTEXTS} == {}
+
+
+@pytest.mark.parametrize("module", sources())
+def test_each_handler_of_a_compiled_function_has_a_name_of_its_own_for_its_exception(module: str) -> None:
+    assert shared_names((ROOT / module).read_text(encoding="utf-8")) == set()
+
+
+@pytest.mark.parametrize(
+    ("handlers", "shared"),
+    [
+        ("    except OSError as error:\n        b()\n    except Exception as error:\n        c()", {"error"}),
+        ("    except OSError as failure:\n        b()\n    except Exception as error:\n        c()", set()),
+        (
+            "    except OSError as error:\n        b()\n"
+            "def g():\n    try:\n        a()\n    except E as error:\n        c()",
+            set(),
+        ),
+    ],
+)
+def test_a_name_of_two_handlers_is_found(handlers: str, shared: set[str]) -> None:
+    assert shared_names(f"def f():\n    try:\n        a()\n{handlers}\n") == shared
 
 
 @pytest.mark.parametrize(
