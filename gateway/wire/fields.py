@@ -333,8 +333,8 @@ class FieldRules:
             special = Action.FORWARDING
         return special if folded == name.lower() else Action.DROP
 
-    def sort(self, fields: Sequence[Field]) -> RequestFields:
-        """Classify fields in their order."""
+    def sort(self, fields: Sequence[Sequence[bytes]]) -> RequestFields:
+        """Classify fields in their order. ASGI allows any iterable of two items for a field."""
         return self.classify(tuple([name for name, _ in fields]), [value for _, value in fields])
 
     def classify(self, names: Names, values: Iterable[bytes]) -> RequestFields:

@@ -162,7 +162,7 @@ def request_head(runtime: Runtime, scope: Scope) -> RequestHead:
     if scope.get("root_path"):
         raw = below_root(raw, scope["path"], scope["root_path"])
     query: bytes = scope.get("query_string") or b""
-    headers: list[Field] = scope.get("headers") or []
+    headers: Sequence[Sequence[bytes]] = scope.get("headers") or ()
     target = b"%b?%b" % (raw, query) if raw and query else raw
     minor = _MINORS.get(scope.get("http_version") or "1.1", 2)
     if scope["type"] == "http":

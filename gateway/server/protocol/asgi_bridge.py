@@ -7,7 +7,7 @@ ResponseWriter.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from starlette.requests import ClientDisconnect
@@ -16,11 +16,12 @@ from starlette.types import ASGIApp, Message, Scope
 from gateway.errors import Refusal
 from gateway.gate.admission import Admission
 from gateway.server.protocol.response_writer import ResponseWriter
-from gateway.wire.fields import Field
 from gateway.wire.paths import decoded_segment
 
 
-def api_scope(admission: Admission, fields: list[Field], note_refusal: Callable[[Refusal], None]) -> dict[str, Any]:
+def api_scope(
+    admission: Admission, fields: Sequence[Sequence[bytes]], note_refusal: Callable[[Refusal], None]
+) -> dict[str, Any]:
     """The ASGI scope of a request to a built-in endpoint, with the canonical path that the gate has matched.
 
     `note_refusal` reports a refusal by the endpoint to the server, for logs and metrics.

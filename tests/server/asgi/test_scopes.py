@@ -90,6 +90,28 @@ async def test_a_request_without_optional_keys_is_served(
     assert sent[0]["status"] == status
 
 
+SHAPES: dict[str, Any] = {
+    "lists": [[b"host", b"shop.example"], [b"accept", b"text/html"]],
+    "a tuple of tuples": ((b"host", b"shop.example"), (b"accept", b"text/html")),
+    "a tuple of lists": ([b"host", b"shop.example"], [b"accept", b"text/html"]),
+}
+
+
+@pytest.mark.parametrize("headers", SHAPES.values(), ids=SHAPES)
+async def test_fields_have_any_shape_that_the_specification_allows(
+    app: Starlette, upstream: RecordingUpstream, headers: Any
+) -> None:
+    scope = {"asgi": {"version": "3.0"}, "method": "GET", "headers": headers}
+    async with app.router.lifespan_context(app):
+        for path, status in (("/open/x", 200), ("/auth/me", 401)):
+            sent = await answered(app, scope | {"type": "http", "path": path, "raw_path": path.encode()}, REQUEST)
+            assert sent[0]["status"] == status
+        assert upstream.only.values("accept") == [b"text/html"]
+        handshake = scope | {"type": "websocket", "path": "/private/x", "raw_path": b"/private/x"}
+        sent = await answered(app, handshake, {"type": "websocket.connect"})
+        assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
 async def test_a_request_without_headers_has_no_host(app: Starlette) -> None:
     scope = {"type": "http", "asgi": {"version": "3.0"}, "method": "GET", "path": "/open/x", "raw_path": b"/open/x"}
     async with app.router.lifespan_context(app):
