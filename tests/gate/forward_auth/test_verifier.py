@@ -10,15 +10,19 @@ from gateway.gate.admission import Admission, Peer, PendingDecision, RequestHead
 from gateway.gate.forward_auth import Verdict, Verifier
 from gateway.gate.gate import Decision, Gate
 from gateway.gate.rate_limits import Limits
+from gateway.identity.access_token import Tokens
+from gateway.identity.credentials import Authenticator
+from gateway.identity.keys import KeyRing, SigningKey
 from gateway.policy.builtin_routes import VERIFY as VERIFY_ENDPOINT
 from gateway.policy.builtin_routes import own_routes
 from gateway.policy.patterns import parse_pattern
 from gateway.policy.policy import Policy
 from gateway.policy.route import Route
-from gateway.settings.model import Settings
+from gateway.settings.model import Settings, TokensSettings
 from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import FieldRules
 from gateway.wire.paths import canonical_target
+from tests.identity.stores import MemoryStore, directory_of
 from tests.support.builds import extends_a_compiled_class
 
 IDENTITY = ("X-User-Id", "X-User-Email", "X-User-Roles")
@@ -68,10 +72,11 @@ def test_CVE_2021_32637_only_public_paths_are_allowed_for_any_question(forwarded
     routes = [
         Route(name="open", shape=parse_pattern("/public/**"), methods=None, upstream="web", authentication="none")
     ]
+    tokens = Tokens(KeyRing([SigningKey.from_secret("x" * 32, "HS256", "k1")]), TokensSettings())
     gate = Gate(
         policy=Policy(routes),
-        credentials=None,  # type: ignore[arg-type]
-        directory=None,  # type: ignore[arg-type]
+        credentials=Authenticator(tokens),
+        directory=directory_of(MemoryStore()),
         limits=Limits(),
     )
     verdict = Verifier(IDENTITY).ask(gate, admission_of([(b"Host", b"a"), *((n.encode(), v) for n, v in forwarded)]))
