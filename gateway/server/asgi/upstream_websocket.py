@@ -1,6 +1,7 @@
 """The upstream's side of a WebSocket over ASGI: an upgraded connection, read and written in messages."""
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from typing import Final, NamedTuple
@@ -100,10 +101,10 @@ class UpstreamSocket(asyncio.Protocol):
     async def shut_down(self) -> None:
         """Leave, and return when the transport is closed: at the latest after CLOSE_TIMEOUT, even with unsent data."""
         self.leave(Ended(GOING_AWAY))
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._lost.wait()
-        except TimeoutError:
+        if not self._lost.is_set():
             self._transport.abort()
             await self._lost.wait()
 
