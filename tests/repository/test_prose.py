@@ -1,8 +1,10 @@
 """The check of the prose, and the prose itself."""
 
+from pathlib import Path
+
 import pytest
 
-from tests.repository.prose import check, findings, texts_of_module, texts_of_page
+from tests.repository.prose import PLACES, check, findings, texts_of_module, texts_of_page
 
 MODULE = '''"""{docstring}"""
 
@@ -46,6 +48,15 @@ def test_plain_text_has_no_fault(text: str) -> None:
 def test_consecutive_comments_are_one_text() -> None:
     (text,) = texts_of_module("# One sentence that goes on\n# in the next line.\nx = 1\n")
     assert text == (1, "One sentence that goes on in the next line.")
+
+
+def test_a_fault_in_a_comment_of_the_repository_is_found(tmp_path: Path) -> None:
+    (tmp_path / "gateway").mkdir()
+    for page in filter(lambda place: place.endswith(".md"), PLACES):
+        (tmp_path / page).touch()
+    for number, comment in enumerate(("Sent once\n# more.", "What\n# is left.", "A second one.\n# There it ends.")):
+        (tmp_path / "gateway" / f"m{number}.py").write_text(f"x = 1\n# {comment}\n")
+    assert {found.path for found in check(tmp_path)} == {"gateway/m0.py", "gateway/m1.py", "gateway/m2.py"}
 
 
 def test_the_prose_of_the_repository_has_no_fault() -> None:
