@@ -2,14 +2,19 @@
 
 import ast
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "gateway"
-MODULES = {
-    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(file.read_text())
-    for file in sorted(SOURCE.rglob("*.py"))
-}
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    return {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(file.read_text())
+        for file in sorted(SOURCE.rglob("*.py"))
+    }
 
 
 def test_the_source_has_fourteen_packages_and_seven_files_at_its_root() -> None:
@@ -20,16 +25,16 @@ def test_the_source_has_fourteen_packages_and_seven_files_at_its_root() -> None:
 
 def test_no_two_public_classes_share_a_name() -> None:
     places: dict[str, list[str]] = defaultdict(list)
-    for module, tree in MODULES.items():
+    for module, tree in modules().items():
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(module)
-    assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
 def _methods_of_protocols() -> dict[tuple[str, str], str]:
     docstrings = {}
-    for module, tree in MODULES.items():
+    for module, tree in modules().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef) and any("Protocol" in ast.unparse(base) for base in node.bases):
                 for item in node.body:
@@ -43,7 +48,7 @@ def _methods_of_protocols() -> dict[tuple[str, str], str]:
 def test_no_implementation_repeats_the_docstring_of_its_protocol() -> None:
     protocols = _methods_of_protocols()
     repeated = []
-    for module, tree in MODULES.items():
+    for module, tree in modules().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 key = (node.name, ast.get_docstring(node) or "")
@@ -56,7 +61,7 @@ def test_no_implementation_repeats_the_docstring_of_its_protocol() -> None:
 def test_nine_of_ten_functions_have_at_most_25_lines() -> None:
     lengths = sorted(
         (node.end_lineno or node.lineno) - node.lineno + 1
-        for tree in MODULES.values()
+        for tree in modules().values()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     )
