@@ -123,4 +123,6 @@ def test_no_request_of_a_stranger_costs_more_than_five_milliseconds(attacked: Ga
             stranger.receive(sent.partition(b" ")[0].decode())
         assert attacked.get("/_gateway/health").status == 200, "which is answered after all that the loop had to do"
         costs.append(attacked.loop_seconds() - before)
-    assert min(costs) < LIMIT, f"{[round(cost * 1000, 1) for cost in costs]} ms"
+        if costs[-1] < LIMIT:
+            return
+    pytest.fail(f"{[round(cost * 1000, 1) for cost in costs]} ms")

@@ -30,7 +30,7 @@ def pages(language: str) -> dict[str, str]:
 
 
 # The pages of all languages have the same elements, so axe finds the same in them.
-@pytest.mark.parametrize("language", SHIPPED if WHOLE else SHIPPED[:2])
+@pytest.mark.parametrize("language", SHIPPED if WHOLE else SHIPPED[:1])
 def test_axe_finds_no_violation_in_any_page_in_both_schemes(browser: Browser, language: str) -> None:
     assert violations(browser, pages(language)) == {}
 
