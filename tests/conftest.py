@@ -3,11 +3,14 @@
 The other hooks keep the suite fast: it starts a gateway hundreds of times, and mostly waits for it.
 """
 
+import contextlib
 import gc
+import importlib
 import os
 import sys
 from collections import Counter
 from collections.abc import Generator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -109,12 +112,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [items[at] for at in order]
 
 
+def _import_tests(config: pytest.Config, workers: dict[str, int | str]) -> None:
+    """Import the files of tests, on each worker from another place on. In a new checkout each worker then compiles a
+    part of them, and finds the bytecode of the others."""
+    files: list[Path] = []
+    for argument in config.args:
+        path = config.invocation_params.dir / argument.partition("::")[0]
+        files += sorted(path.rglob("test_*.py")) if path.is_dir() else [path]
+    start = len(files) * int(str(workers["workerid"]).removeprefix("gw")) // int(workers["workercount"])
+    for file in files[start:] + files[:start]:
+        with contextlib.suppress(Exception, pytest.skip.Exception):  # the collection imports it again, and reports
+            importlib.import_module(".".join(file.resolve().relative_to(config.rootpath).with_suffix("").parts))
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Exclude collected tests from garbage collection. Twelve thousand tests are a million permanent objects: scanning
     them slows the collection, and later disturbs time measurements by half a second."""
     gc.disable()
     try:
+        if (workers := getattr(session.config, "workerinput", None)) is not None:
+            _import_tests(session.config, workers)
         return (yield)
     finally:
         gc.collect()
