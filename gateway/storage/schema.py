@@ -52,6 +52,11 @@ async def upgrade(database: Database) -> bool:
     return await _once_unlocked(lambda: database.write(_upgrade, limit=_LIMIT), _PATIENCE)
 
 
+def _unusable(database: Database, error: StorageUnavailable) -> CannotStart:
+    remedy = "" if database.dialect == "sqlite" else "; check the address, and that the server runs"
+    return CannotStart(f"storage.database cannot be used: {error.reason}{remedy}")
+
+
 async def prepare(database: Database, *, file: str = "", patience: float = _PATIENCE, creates: bool = True) -> None:
     """Prepare the schema: migrate an SQLite file, and require a current PostgreSQL database.
 
@@ -65,7 +70,7 @@ async def prepare(database: Database, *, file: str = "", patience: float = _PATI
             await upgrade(database)
             return
     except StorageUnavailable as error:
-        raise CannotStart(f"storage.database cannot be used: {error.reason}") from error
+        raise _unusable(database, error) from error
     if found != HEAD:
         _refuse_newer(found)
         what = "has no tables yet" if found is None else f"has an outdated schema ({found}, needed: {HEAD})"
@@ -178,7 +183,7 @@ async def installation_id(database: Database) -> str:
     try:
         found = await database.read(_id, limit=_START_LIMIT)
     except StorageUnavailable as error:
-        raise CannotStart(f"storage.database cannot be used: {error.reason}") from error
+        raise _unusable(database, error) from error
     if found is None:
         raise CannotStart(
             "storage.database has no row in the table 'installation', whose id is part of the names in storage.redis; "

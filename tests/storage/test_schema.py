@@ -289,7 +289,7 @@ async def test_a_database_of_a_newer_gateway_is_left_alone(empty_url: str) -> No
 async def test_an_unreachable_database_is_one_line(tmp_path: Path) -> None:
     database = Database.open("postgresql://nobody:secret-word@127.0.0.1:9/nothing")
     try:
-        with pytest.raises(CannotStart, match=r"storage\.database cannot be used") as raised:
+        with pytest.raises(CannotStart, match=r"storage\.database cannot be used: .*; check the address") as raised:
             await schema.prepare(database)
         assert "\n" not in str(raised.value) and "secret-word" not in str(raised.value)
     finally:
@@ -300,7 +300,7 @@ async def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("this is not a database, and long enough to look at\n" * 40)
     database = Database.open(f"sqlite:///{tmp_path / 'notes.txt'}")
     try:
-        with pytest.raises(CannotStart, match="not a database"):
+        with pytest.raises(CannotStart, match=r"not a database$"):
             await schema.prepare(database)
     finally:
         await database.close()
