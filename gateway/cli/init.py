@@ -28,6 +28,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z/][A-Za-z0-9/._~*{}:>@+=&%?-]*(?: [A-Za-z0-9
 
 _SECTIONS: Final = """\
 # Check this file with 'gateway check --strict' and 'gateway test {tests}'. 'gateway serve' runs it.
+# A comment `gateway: allow NAME` confirms a choice that the strict check warns of otherwise.
 
 server:
   host: 127.0.0.1 # behind a load balancer or in a container: 0.0.0.0, and list the names of your site in `hosts`
@@ -39,6 +40,7 @@ storage:
 accounts:
   registration: {registration}{allowed}
   default_roles: [user]
+  # pages: {{name: Example}} # pages to sign in; they need `sessions: {{}}` and `server.public_url: http://localhost:8000`
 
 roles:
   admin: [user] # an admin passes every check for user
