@@ -245,7 +245,7 @@ def test_stores_that_are_out_for_a_moment_end_nothing_and_for_long_everything(
     deployment = replicas.deployment
     account = deployment.first.newcomer()
     with LongConnections(deployment, account, PLACES["user"]) as connections:
-        _without_stores(replicas, USER_TTL + 3.0)
+        _without_stores(replicas, USER_TTL + 1.0)
         replicas.mend()
         connections.check()
     with LongConnections(deployment, account, PLACES["user"]) as connections:
@@ -253,7 +253,7 @@ def test_stores_that_are_out_for_a_moment_end_nothing_and_for_long_everything(
         replicas.valkey.kill()
         try:
             since = time.monotonic()
-            time.sleep(USER_TTL + 5.0)
+            time.sleep(USER_TTL + 3.0)
             connections.check()
             connections.over(since, USER_TTL + 10.0 + 3.0, 1013, "storage_unavailable")
         finally:

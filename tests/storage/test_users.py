@@ -353,18 +353,16 @@ SELECTIONS = [
 
 
 @pytest.mark.parametrize("few", [0, 1000])
-@pytest.mark.parametrize(("selection", "expected"), SELECTIONS)
-async def test_lists_can_be_narrowed(
-    users: Users, selection: Selection, expected: set[str], few: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_lists_can_be_narrowed(users: Users, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Including by a role with too many users for individual lookups."""
     monkeypatch.setattr("gateway.storage.user_queries._FEW", few)
     await create(users, "ann@example.com", "user")
     await create(users, "bob@example.com", "user", "admin")
     clement = await create(users, "cle%@example.com", "user")
     await users.change(clement.id, is_active=False, by=COMMAND_LINE, admin_roles=ADMINS)
-    page = await users.page(selection)
-    assert {user.email.partition("@")[0] for user in page.users} == expected
+    for selection, expected in SELECTIONS:
+        page = await users.page(selection)
+        assert {user.email.partition("@")[0] for user in page.users} == expected, selection
 
 
 # ---- several sessions of one user

@@ -65,14 +65,18 @@ def cpu_within(seconds: float) -> Iterator[None]:
 
 
 def eventually(
-    look: Callable[[*Arguments], T], *arguments: *Arguments, timeout: float = 5.0, every: float = 0.005
+    look: Callable[[*Arguments], T], *arguments: *Arguments, timeout: float = 5.0, every: float | None = None
 ) -> T:
-    """Poll until the result is true and return it; fails after `timeout` seconds."""
+    """Poll until the result is true and return it; fails after `timeout` seconds. Without `every`, pauses grow from 5
+    to 20 ms, because most polls are requests."""
     until = time.monotonic() + timeout
+    pause = 0.005 if every is None else every
     while not (seen := look(*arguments)):
         if time.monotonic() > until:
             raise AssertionError(f"still {seen!r} after {timeout} s")
-        time.sleep(every)
+        time.sleep(pause)
+        if every is None:
+            pause = min(1.2 * pause, 0.02)
     return seen
 
 
