@@ -11,7 +11,7 @@ from tests.support.processes import PASSWORD, Account, Gateway
 from tests.support.raw import Answer
 from tests.support.recording import RecordingUpstream
 from tests.support.token_factory import TokenFactory
-from tests.support.waiting import eventually, within
+from tests.support.waiting import eventually, promised, within
 from tests.support.wording import bearer
 
 UNAVAILABLE = (503, "storage_unavailable")
@@ -27,7 +27,7 @@ def both(replicas: Replicated, upstream: RecordingUpstream) -> tuple[Gateway, ..
 
 def promptly(work: Callable[[], Answer]) -> tuple[int, str | None]:
     """No response waits a second for a store, in any state."""
-    with within(1.0):
+    with within(promised(1.0)):
         return work().refused()
 
 

@@ -20,7 +20,7 @@ from gateway.storage.circuit_breaker import FAILURES, Breaker
 from gateway.storage.database import AWAY, COMMAND, Database
 from gateway.storage.users import Users
 from tests.support.databases import create
-from tests.support.waiting import within
+from tests.support.waiting import promised, within
 
 
 def one(connection: Connection) -> int:
@@ -363,10 +363,10 @@ async def test_a_missing_server_is_reported_at_once_and_found_again_within_5_s(
 ) -> None:
     await asyncio.to_thread(getattr(own_postgres, how))
     for _ in range(FAILURES):
-        with within(0.3):
+        with within(promised(0.3)):
             assert await outcome(own_database) != "1"
     assert not own_database.available
-    with within(0.01):
+    with within(promised(0.01)):
         assert "no answer lately" in await outcome(own_database)
     assert not await own_database.ping()
     await asyncio.to_thread(own_postgres.start)
@@ -381,7 +381,7 @@ async def test_a_server_that_hangs_is_given_up_on_and_found_again_within_5_s(
     await asyncio.gather(*(own_database.read(one) for _ in range(8)))
     own_postgres.pause()
     try:
-        with within(0.4):
+        with within(promised(0.4)):
             outcomes = await asyncio.gather(*(outcome(own_database) for _ in range(30)))
         assert sorted(set(outcomes)) == [AWAY, "no answer within 250 ms"]
         assert not own_database.available
@@ -390,12 +390,12 @@ async def test_a_server_that_hangs_is_given_up_on_and_found_again_within_5_s(
             asked = time.monotonic()
             assert await outcome(own_database) != "1"
             waited += (took := time.monotonic() - asked)
-            assert took < 0.4
+            assert took < promised(0.4)
             await asyncio.sleep(0.01)
         assert waited < 1.2, "one caller a second waits, nobody else"
-        with within(0.4):
+        with within(promised(0.4)):
             assert not await own_database.ping()
-        with within(1.0), pytest.raises(StorageUnavailable):
+        with within(promised(1.0)), pytest.raises(StorageUnavailable):
             await create(Users(own_database))
     finally:
         own_postgres.resume()
