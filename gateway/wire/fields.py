@@ -6,6 +6,7 @@ upstreams normalise names in this way: `X-User_Id` and `X!User!Id` reach them as
 GHSA-f59h-q822-g45g). A name that folds to a special name but differs from it is therefore dropped.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -130,6 +131,7 @@ _ATTRIBUTE: Final[dict[int, str]] = {
     Action.EXPECT: "expect",
     Action.TE: "te",
 }
+_COMMON: Final = 32  # Heads after which a shape is common.
 _LAST_COUNTS: Final = ("host", "authorization")  # Requests with several of these are refused.
 
 
@@ -153,14 +155,18 @@ class HeadShape:
     `single` are the attributes of RequestFields that have the value of one field, `lists` those that join several.
     `apart` are the fields of a kind that is forwarded depending on route, peer or method. `cookies` are the indexes of
     fields that can contain own cookies. `is_unframed` is false for fields that announce a body or another protocol.
+    `is_remembered`: the rules keep the shape for further heads.
     """
 
     __slots__ = (
+        "_expression",
+        "_heads",
         "apart",
         "authorizations",
         "cookies",
         "has_conditional",
         "hosts",
+        "is_remembered",
         "is_unframed",
         "kept",
         "lists",
@@ -191,7 +197,24 @@ class HeadShape:
         self.has_conditional = Action.CONDITIONAL in apart
         self.is_unframed = read.keys().isdisjoint(("content_length", "transfer_encoding", "upgrade"))
         self.kept = HeadTemplate(names, kept)
+        self.is_remembered = is_memorable(names)
+        self._heads = 0  # Heads whose names were read one by one.
+        self._expression: re.Pattern[bytes] | None = None
         self.without_cookie: tuple[HeadShape, Picker] | None = None  # the shape of the other fields, and their values
+
+    def values(self, head: bytes, start: int) -> Values | None:
+        """The values of a head whose fields begin at `start`; None if it has other names, or if this shape is rare."""
+        if self._expression is None:
+            return None
+        found = self._expression.fullmatch(head, start, len(head) - 2)
+        return None if found is None else found.groups()
+
+    def count_head(self) -> None:
+        """Count a head that had to be split into names and values. A common shape gets an expression for its heads,
+        which takes half as long as the split. It takes a millisecond to compile, so no single head causes that."""
+        self._heads += 1
+        if self._heads == _COMMON and self.is_remembered:
+            self._expression = re.compile(b"".join([re.escape(name) + rb": ([^\r]*+)\r\n" for name in self.names]))
 
     def placed(self, action: int, values: Values) -> list[Placed]:
         """The fields of a kind that is kept apart."""
@@ -296,7 +319,8 @@ REQUEST_VALUES: Final = (
 )
 
 
-NO_FIELDS: Final = RequestFields(HeadShape((), ()), ())
+NO_SHAPE: Final = HeadShape((), ())
+NO_FIELDS: Final = RequestFields(NO_SHAPE, ())
 
 
 class FieldRules:
@@ -335,22 +359,25 @@ class FieldRules:
 
     def sort(self, fields: Sequence[Sequence[bytes]]) -> RequestFields:
         """Classify fields in their order. ASGI allows any iterable of two items for a field."""
-        return self.classify(tuple([name for name, _ in fields]), [value for _, value in fields])
+        if not fields:
+            return self.classify(NO_SHAPE, ())
+        names, values = zip(*fields, strict=True)
+        return self.classify(self.shape(names), values)
 
-    def classify(self, names: Names, values: Iterable[bytes]) -> RequestFields:
-        """Classify the fields with these names and values. RFC 9110 5.5: white space around a value is not part of
-        it."""
-        shape = self._shapes.get(names)
-        if shape is None:
-            shape = self._shape_of(names)
+    def shape(self, names: Names) -> HeadShape:
+        """The shape of a head with these names."""
+        return self._shapes.get(names) or self._new_shape(names)
+
+    def classify(self, shape: HeadShape, values: Iterable[bytes]) -> RequestFields:
+        """Classify the fields of a head. RFC 9110 5.5: white space around a value is not part of it."""
         stripped = tuple(map(bytes.strip, values))
         if shape.cookies and self._cookies is not None:
             return self._without_own_cookies(shape, stripped, self._cookies)
         return _classified(shape, stripped)
 
-    def _shape_of(self, names: Names) -> HeadShape:
+    def _new_shape(self, names: Names) -> HeadShape:
         shape = HeadShape(names, [self.action(name) for name in names])
-        if is_memorable(names):
+        if shape.is_remembered:
             if len(self._shapes) >= KNOWN_HEADS:
                 self._shapes.clear()
             self._shapes[names] = shape
@@ -381,7 +408,7 @@ class FieldRules:
         if rest is None:
             gone = set(emptied)
             left = [index for index in range(len(shape.names)) if index not in gone]
-            rest = self._shape_of(tuple([shape.names[index] for index in left])), picker(left)
+            rest = self.shape(tuple([shape.names[index] for index in left])), picker(left)
             if len(shape.cookies) == 1:
                 shape.without_cookie = rest
         return rest

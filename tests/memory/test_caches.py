@@ -53,7 +53,7 @@ def heads() -> Iterable[tuple[bytes, ...]]:
 def request_heads() -> object:
     rules = FieldRules()
     for names in heads():
-        rules.classify(names, [b"v"] * len(names))
+        rules.classify(rules.shape(names), [b"v"] * len(names))
     return rules
 
 

@@ -96,7 +96,7 @@ class ClientConnection(asyncio.Protocol):
         self.draining = False
         self._connections: set[Any] = server_state.connections
         self._peer: Peer = None  # type: ignore[assignment]  # set by connection_made
-        self._heads = RequestHeadReader(runtime.server.max_header_size)
+        self._heads = RequestHeadReader(runtime.server.max_header_size, runtime.header_rules)
         self._fields = NO_FIELDS
         self._phase = HEAD
         self._buffer = b""
@@ -256,7 +256,7 @@ class ClientConnection(asyncio.Protocol):
         heads = self._heads
         runtime = self.runtime
         if not heads.repeated:
-            self._fields = runtime.header_rules.classify(heads.names, heads.values)
+            self._fields = runtime.header_rules.classify(heads.shape, heads.values)
         request = runtime.head(heads.method, heads.target, self._fields, self._peer, heads.minor)
         response = self._response = ResponseWriter(self, request, monotonic(), not heads.keep_alive)
         self._deadline = None

@@ -12,8 +12,8 @@ import httptools
 
 from gateway.errors import Refusal
 from gateway.gate.admission import RequestHead
-from gateway.wire.fields import REMEMBERED_FIELDS, REMEMBERED_SIZE, list_members
-from gateway.wire.head_template import Field, Names
+from gateway.wire.fields import NO_SHAPE, REMEMBERED_FIELDS, REMEMBERED_SIZE, Field, FieldRules, list_members
+from gateway.wire.head_template import Values
 
 _END: Final = b"\r\n\r\n"
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+").match
@@ -39,7 +39,8 @@ class RequestHeadReader:
     identical to the last one is not parsed again (`repeated`).
 
     `begun`: part of an incomplete head has arrived. `block` is the last header block, empty where the next head must be
-    parsed. `names` and `values` are those of its fields, values with the white space around them.
+    parsed. `shape` has the names of its fields, which the next head on the connection usually has too. `values` are
+    their values, some with white space around them.
     """
 
     __slots__ = (
@@ -48,19 +49,21 @@ class RequestHeadReader:
         "_parser",
         "_reading",
         "_received",
+        "_rules",
         "_upgraded",
         "begun",
         "block",
         "keep_alive",
         "method",
         "minor",
-        "names",
         "repeated",
+        "shape",
         "target",
         "values",
     )
 
-    def __init__(self, max_size: int) -> None:
+    def __init__(self, max_size: int, rules: FieldRules) -> None:
+        self._rules = rules
         self._max_size = max_size
         self._max_repeated = min(max_size, 2 * REMEMBERED_SIZE)
         self._parser: httptools.HttpRequestParser | None = None
@@ -68,8 +71,8 @@ class RequestHeadReader:
         self.begun = self.repeated = self.keep_alive = self._reading = self._upgraded = False
         self.minor = 1
         self.method = self.target = self.block = b""
-        self.names: Names = ()
-        self.values: list[bytes] = []
+        self.shape = NO_SHAPE
+        self.values: Values = ()
 
     def close(self) -> None:
         """Drop the parser, which refers back to this object."""
@@ -78,14 +81,16 @@ class RequestHeadReader:
         self._received.clear()
 
     def forget(self) -> None:
-        """Drop the last head."""
+        """Drop the last head, but not the names that all connections share."""
         self.target = self.block = b""
-        self.names, self.values = (), []
+        self.values = ()
+        if not self.shape.is_remembered:
+            self.shape = NO_SHAPE
 
     @property
     def fields(self) -> list[Field]:
         """The fields of the last head."""
-        return list(zip(self.names, map(bytes.strip, self.values), strict=True))
+        return list(zip(self.shape.names, map(bytes.strip, self.values), strict=True))
 
     def feed(self, data: bytes) -> tuple[bool, bytes]:
         """Add bytes of a head. Return whether it is complete, and the bytes after it.
@@ -111,7 +116,7 @@ class RequestHeadReader:
         head, rest = (data, b"") if size == len(data) else (data[:size], data[size:])
         self._parse(head, head)
         self._complete(head)
-        if self.minor and self.keep_alive and size <= REMEMBERED_SIZE and len(self.names) <= REMEMBERED_FIELDS:
+        if self.minor and self.keep_alive and size <= REMEMBERED_SIZE and len(self.values) <= REMEMBERED_FIELDS:
             self.block = head[head.index(b"\r\n") :]
         return True, rest
 
@@ -170,11 +175,19 @@ class RequestHeadReader:
         if self._reading or line is None:
             raise Refusal("bad_request", "the head ended too early, or its request line is not that of HTTP/1.x")
         self.minor = 1 if line[1] == b"1" else 0
-        parts = _NAMES(head[line.end() - 2 : -4])
-        self.names, self.values = tuple(parts[1::2]), parts[2::2]
-        if len(self.names) > _MOST_FIELDS:
-            raise Refusal("headers_too_large", f"more than {_MOST_FIELDS} fields")
+        values = self.shape.values(head, line.end())
+        self.values = self._split(head[line.end() - 2 : -4]) if values is None else values
         self.begun = False
+
+    def _split(self, lines: bytes) -> Values:
+        """Read the fields of a head with other names than the last one."""
+        parts = _NAMES(lines)
+        names = tuple(parts[1::2])
+        if len(names) > _MOST_FIELDS:
+            raise Refusal("headers_too_large", f"more than {_MOST_FIELDS} fields")
+        self.shape = self._rules.shape(names)
+        self.shape.count_head()
+        return tuple(parts[2::2])
 
     # ---- callbacks of llhttp
 
