@@ -274,7 +274,8 @@ class Gate:
         try:
             credential = fields.bearer
             if credential is None:
-                credential = fields.bearer = bearer_credential(fields.authorization, fields.authorizations)
+                known = self._credentials.verified.young
+                credential = fields.bearer = bearer_credential(fields.authorization, fields.authorizations, known)
             if credential is None and request.websocket:
                 credential = _credential_in_protocols(fields)
             if credential is None:

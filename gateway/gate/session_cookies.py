@@ -7,7 +7,7 @@ something must therefore prove that it comes from an own page (`policy/browsers.
 from gateway.errors import Refusal
 from gateway.gate.admission import RequestHead
 from gateway.identity.session_verifier import SessionVerifier
-from gateway.policy.browsers import BrowserPolicy
+from gateway.policy.browsers import BrowserPolicy, must_prove_page
 from gateway.policy.route import Route
 from gateway.settings.model import Settings
 from gateway.wire.credential_fields import OwnCookies
@@ -33,6 +33,8 @@ class SessionCookies:
         elif cookie is not None:
             fields = request.fields
             can_write = request.websocket or (bool(fields.conditional) and _overrides_method(fields))
+            if not must_prove_page(route, request.method, can_write=can_write):
+                return cookie
             refusal = self._browsers.check_page(route, request.method, fields.kept, can_write=can_write)
             if refusal is not None and self.verifier.is_cookie(cookie):
                 raise refusal

@@ -47,7 +47,8 @@ class Issuer(CredentialVerifier, Protocol):
 class Authenticator:
     """Verifies all kinds of credentials, up to `max_size` bytes.
 
-    `issuers` are the external issuers by `iss`. Without `api_keys`, credentials that look like API keys are invalid.
+    `issuers` are the external issuers by `iss`, `verified` the cached tokens of the gateway itself. Without `api_keys`,
+    credentials that look like API keys are invalid.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Authenticator:
     ) -> None:
         self._max_size = max_size
         self.tokens = tokens
-        self._own = tokens.verified
+        self.verified = tokens.verified
         self._clock = tokens.clock
         self._issuers = dict(issuers or {})
         self._api_keys = api_keys
@@ -74,7 +75,7 @@ class Authenticator:
     def known(self, credential: bytes) -> Claims | None:
         """The claims if they are cached; None if `ask` must be awaited. Raises Refusal for certainly invalid
         credentials."""
-        verified = self._own.young.get(credential)
+        verified = self.verified.young.get(credential)
         if verified is not None and verified[0] <= self._clock() < verified[1]:
             self._hits += 1
             return verified[2]
@@ -107,7 +108,7 @@ class Authenticator:
             raise invalid(f"over {self._max_size} bytes (tokens.max_size)")
         if self._api_keys is not None and credential.startswith(KEY_PREFIX):
             return self._api_keys
-        if not self._issuers or credential in self._own:
+        if not self._issuers or credential in self.verified:
             return None
         claimed = json_object(parse_jws(credential).payload, "claims").get("iss")
         found = self._issuers.get(claimed) if isinstance(claimed, str) else None

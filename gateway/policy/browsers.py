@@ -37,15 +37,8 @@ class BrowserPolicy:
         self._pages = pages
 
     def check_page(self, route: Route, method: bytes, fields: Sequence[Field], *, can_write: bool) -> Refusal | None:
-        """Refusal `cross_site` for a request with a cookie that must come from an own page and does not prove it.
-
-        Safe methods need no proof, so that links from other sites work (RFC 9110 9.2.1), except on routes with
-        `same_origin`, and for requests that `can_write` with a safe method: WebSockets, and overrides of the method.
-        """
-        is_strict = route.conditions is not None and route.conditions.same_origin
-        if method in SAFE_METHODS and not can_write and not is_strict:
-            return None
-        missing = self.origins.missing_proof(fields)
+        """Refusal `cross_site` for a request with a cookie that must come from an own page and does not prove it."""
+        missing = self.origins.missing_proof(fields) if must_prove_page(route, method, can_write=can_write) else ""
         return Refusal("cross_site", missing, route=route.name) if missing else None
 
     def missing_proof(self, host: bytes | None, fields: Sequence[Field]) -> str:
@@ -79,6 +72,15 @@ class BrowserPolicy:
         if place.startswith("/"):
             return place
         return None if place == "refuse" or self._pages is None else self._pages + _PAGES[code]
+
+
+def must_prove_page(route: Route, method: bytes, *, can_write: bool) -> bool:
+    """Whether a request with a cookie must come from an own page.
+
+    Safe methods need no proof, so that links from other sites work (RFC 9110 9.2.1), except on routes with
+    `same_origin`, and for requests that `can_write` with a safe method: WebSockets, and overrides of the method.
+    """
+    return can_write or method not in SAFE_METHODS or (route.conditions is not None and route.conditions.same_origin)
 
 
 def _is_at(location: str, target: RequestTarget) -> bool:
