@@ -141,13 +141,15 @@ class InMemoryHarness:
         def same() -> None:
             self.serve(repeated)
 
-        def fresh() -> None:
+        def turned(request: bytes) -> bytes:
             self._turn += 1
-            number = b"%08d" % self._turn
-            self.serve(repeated[:-2] + b"X-Turn: " + number + b"\r\n\r\n", RESPONSE.replace(b"13:00:00", number))
+            return request[:-2] + b"X-Turn: %08d\r\n\r\n" % self._turn
+
+        def fresh() -> None:
+            self.serve(turned(repeated), RESPONSE.replace(b"13:00:00", b"%08d" % self._turn))
 
         def forbidden() -> None:
-            self.caller.data_received(refused)
+            self.caller.data_received(turned(refused))
 
         return {"repeated": same, "fresh": fresh, "refused": forbidden, "asgi": self._over_asgi()}
 

@@ -10,7 +10,7 @@ A refusal contains the public part (status, code, detail) and, separately, a pri
 libraries are translated into one of these where the library is called.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
@@ -111,7 +111,7 @@ class Refusal(GatewayError):
     """A request that gets an error response.
 
     code: a key of CODES.
-    reason: private, for the log only.
+    reason: private, for the log only. A function makes it when it is read: most refusals are never logged.
     detail: replaces the default sentence. Must not contain secrets.
     presented: the request carried a credential, so a 401 names `invalid_token`. RFC 6750 3.1: a request without any
       credential must not receive an error code.
@@ -125,10 +125,29 @@ class Refusal(GatewayError):
     location: the path of the sign-in page to which the response redirects a browser that navigates, on `origin`.
     """
 
+    __slots__ = (
+        "_reason",
+        "allow",
+        "caller",
+        "challenge",
+        "code",
+        "credential",
+        "detail",
+        "fields",
+        "headers",
+        "location",
+        "members",
+        "origin",
+        "presented",
+        "retry_after",
+        "route",
+        "status",
+    )
+
     def __init__(
         self,
         code: str,
-        reason: str = "",
+        reason: str | Callable[[], str] = "",
         *,
         detail: str | None = None,
         presented: bool = False,
@@ -144,7 +163,7 @@ class Refusal(GatewayError):
         self.code = code
         self.status, default = CODES[code]
         self.detail = detail if detail is not None else default
-        self.reason = reason
+        self._reason = reason
         self.presented = presented
         self.retry_after = retry_after
         self.allow = allow
@@ -165,6 +184,10 @@ class Refusal(GatewayError):
     def refuse(self) -> None:
         """Answer with the status of the code again, without a redirect."""
         self.status, self.location = CODES[self.code][0], None
+
+    @property
+    def reason(self) -> str:
+        return self._reason if isinstance(self._reason, str) else self._reason()
 
     @property
     def title(self) -> str:

@@ -3,6 +3,7 @@
 Both are pure. The gate calls them for requests, the policy tools for questions. Refusals carry a private reason.
 """
 
+from functools import partial
 from math import inf
 from typing import NamedTuple, Protocol
 
@@ -116,7 +117,7 @@ def authorize(route: Route, captures: Captures, principal: PrincipalLike | None)
         return Refusal("token_missing", "the route requires a signed-in user", route=route.name)
     if requirement is NOTHING_MORE or _is_met(requirement, captures, principal):
         return None
-    return Refusal("forbidden", _why_not(requirement, principal), route=route.name)
+    return Refusal("forbidden", partial(_why_not, requirement, principal), route=route.name)
 
 
 def check_kind(route: Route, kind: str) -> Refusal | None:

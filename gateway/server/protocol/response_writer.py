@@ -311,4 +311,7 @@ class ResponseWriter:
 
 def _head_bytes(status: int, reason: bytes, fields: Sequence[Field]) -> bytes:
     """Serialize status line and fields, without the empty line."""
-    return status_line(status, reason) + b"".join([b"%b: %b\r\n" % field for field in fields])
+    pieces = [status_line(status, reason)]
+    for name, value in fields:
+        pieces += (name, b": ", value, b"\r\n")
+    return b"".join(pieces)
