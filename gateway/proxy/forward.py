@@ -5,6 +5,7 @@ gateway are dropped. Then the fields that `Connection` names are dropped. The ga
 that no client can have them removed as hop-by-hop (CVE-2024-45410, CVE-2021-32813).
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
@@ -70,6 +71,7 @@ _NAMEABLE: Final = (Action.KEEP, Action.AUTHORIZATION, Action.FORWARDING, Action
 _CONNECTION_OPTIONS: Final = frozenset((b"keep-alive", b"close", b"upgrade", b"te"))
 # RFC 9110 7.6.3: the protocol version of the client's request. 2 stands for newer versions of an ASGI server too.
 _VERSIONS: Final = (b"1.0", b"1.1", b"2")
+_PREFIX: Final = re.compile(rb"(?:/[0-9A-Za-z._~!$&'()*+,:@=%-]++)++/?+")
 _HOST_LINES: Final = b"X-Forwarded-Host: %b\r\nX-Forwarded-Port: %b\r\n"
 
 
@@ -336,8 +338,9 @@ def _appended_lines(request: RequestHead, plan: ForwardPlan) -> bytes:
     address, scheme, host = peer.address.encode("ascii", "replace"), peer.scheme.encode(), fields.host
     port = _port(host, peer.scheme)
     if peer.trusted:
-        port = fields.forwarded_port or _stated_port(fields, peer)
-        prefix = (fields.forwarded_prefix or b"").rstrip(b"/") + prefix
+        port = fields.forwarded_port or b""
+        port = port if port.isdigit() else _stated_port(fields, peer)
+        prefix = stated_prefix(fields) + prefix
         address = _appended(fields.forwarded_for, address)
         scheme = _appended(fields.forwarded_proto, scheme)
         host = _appended(fields.forwarded_host, host) if host else fields.forwarded_host
@@ -356,6 +359,16 @@ def _stated_port(fields: RequestFields, peer: Peer) -> bytes:
     host = fields.forwarded_host or fields.host
     scheme = peer.scheme if fields.forwarded_proto is None else first_member(fields.forwarded_proto).decode("latin-1")
     return _port(None if host is None else first_member(host), scheme)
+
+
+def stated_prefix(fields: RequestFields) -> bytes:
+    """Return the prefix that a trusted proxy states, or nothing if it is not a path.
+
+    Many proxies forward the X-Forwarded-Prefix of their clients. `//host`, `.host` or `/;Domain=host` in front of a
+    path would lead redirects and cookies to another site.
+    """
+    stated = fields.forwarded_prefix
+    return stated.rstrip(b"/") if stated is not None and _PREFIX.fullmatch(stated) else b""
 
 
 def first_member(members: bytes) -> bytes:

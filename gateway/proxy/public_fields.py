@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from gateway.gate.admission import RequestHead
-from gateway.proxy.forward import ForwardPlan, UpstreamRequest, first_member
+from gateway.proxy.forward import ForwardPlan, UpstreamRequest, first_member, stated_prefix
 from gateway.proxy.interfaces import Field
 from gateway.proxy.response_head import ResponseHead
 from gateway.proxy.target import Target
@@ -76,8 +76,9 @@ class _Translation:
         self._prefix = plan.prefix
         self._scheme, self._host = peer.scheme.encode("ascii", "replace"), fields.host
         if peer.trusted:
-            self._prefix = (fields.forwarded_prefix or b"").rstrip(b"/") + plan.prefix
-            self._scheme = first_member(fields.forwarded_proto or self._scheme).lower()
+            self._prefix = stated_prefix(fields) + plan.prefix
+            scheme = first_member(fields.forwarded_proto or b"").lower()
+            self._scheme = scheme if scheme in _PORTS else self._scheme
             self._host = first_member(fields.forwarded_host or fields.host or b"")
         if self._host is not None and not _AUTHORITY.fullmatch(self._host):
             self._host = None
@@ -97,14 +98,14 @@ class _Translation:
         absolute = _ABSOLUTE.fullmatch(value)
         if absolute is None:
             translates = (self._own_prefix or self._base) and value.startswith(b"/")
-            return self._path(value) if translates else value
+            return _without_authority(self._path(value)) if translates else value
         scheme = (absolute["scheme"] or self._target_scheme).lower()
         authority = absolute["authority"].lower()
         if _without_port(authority, scheme) not in self._origins:
             return value
         path = self._path(absolute["path"])
         if self._host is None:  # HTTP/1.0 without Host
-            return path or b"/"
+            return _without_authority(path or b"/")
         if scheme == self._target_scheme:
             scheme, authority = self._scheme, self._host
         elif authority != self._host.lower():
@@ -145,14 +146,24 @@ class _Translation:
         return found[1] + quote + self._reference(url) + end + rest
 
 
+def _without_authority(path: bytes) -> bytes:
+    """A reference to this path.
+
+    Browsers read `//host`, `/\\host` and `/<TAB>/host` as the address of another site, and a path can begin so after
+    the removal of the base path. WHATWG URL 4.5 writes such a path behind `/.`.
+    """
+    return b"/." + path if path[1:2] in (b"/", b"\\", b"\t") else path
+
+
 def _is_below(path: bytes, prefix: bytes) -> bool:
     """Whether a path, with its query and fragment, is a prefix or begins with it, segment by segment."""
     return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in (b"", b"/", b"?", b"#")
 
 
 def _without_port(authority: bytes, scheme: bytes) -> bytes:
-    """The authority without the default port of the scheme."""
-    return authority.removesuffix(_PORTS[scheme]).removesuffix(b":")
+    """The authority without the default port of the scheme. An authority with two ports is none of a target."""
+    host = authority.removesuffix(_PORTS[scheme]).removesuffix(b":")
+    return authority if host != authority and _has_port(host) else host
 
 
 def _has_port(host: bytes) -> bool:

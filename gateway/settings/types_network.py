@@ -29,6 +29,7 @@ _TAKEN_HEADERS: Final = frozenset((
     "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-server", "x-forwarded-method",
     "x-forwarded-uri", "x-forwarded", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip",
     "fastly-client-ip", "x-http-method-override", "x-http-method", "x-method-override", "proxy",
+    "script-name", "path-info", "x-script-name", "daphne-root-path",
 ))  # fmt: skip
 _TAKEN_PREFIXES: Final = ("content-", "accept-", "if-", "sec-", "proxy-", "access-control-", "x-original-")
 

@@ -67,8 +67,11 @@ HOP_BY_HOP: Final = frozenset(
 )
 
 MAX_FORWARDS: Final = b"max-forwards"
+# Servers remove the path in such a field from the path of the request: gunicorn reads SCRIPT_NAME, daphne reads
+# Daphne-Root-Path. The application would serve another path than the one that the policy has allowed.
+BASE_PATHS: Final = frozenset((b"script-name", b"path-info", b"x-script-name", b"daphne-root-path"))
 # CGI programs receive `Proxy` as HTTP_PROXY, which HTTP clients use as their proxy (httpoxy, CVE-2016-5385).
-NEVER_SENT_ON: Final = HOP_BY_HOP | {b"proxy"}
+NEVER_SENT_ON: Final = HOP_BY_HOP | BASE_PATHS | {b"proxy"}
 METHOD_OVERRIDES: Final = frozenset((b"x-http-method-override", b"x-http-method", b"x-method-override"))
 
 _SPECIAL: Final[dict[bytes, int]] = {

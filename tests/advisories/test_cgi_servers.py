@@ -81,7 +81,8 @@ def test_no_spelling_of_an_identity_header_reaches_the_program(served: Served, n
     ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Prefix",
      "X-Request-Id", "X-Real-IP", "X-Client-IP", "X-Cluster-Client-IP", "True-Client-IP", "CF-Connecting-IP",
      "Fastly-Client-IP", "X-Forwarded", "Forwarded", "X-Original-URL", "X-Rewrite-URL", "Proxy",
-     "X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "Max-Forwards"],
+     "X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "Max-Forwards",
+     "Script-Name", "Path-Info", "X-Script-Name", "Daphne-Root-Path"],
 )  # fmt: skip
 def test_an_untrusted_client_cannot_set_forwarding_headers(served: Served, name: str) -> None:
     names = {name, *spellings(name)} - CALLERS_OWN

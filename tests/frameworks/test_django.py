@@ -104,6 +104,15 @@ def test_a_form_of_another_origin_is_refused_by_django(shop: Site) -> None:
     assert answer.status == 403
 
 
+@pytest.mark.parametrize(
+    "name", ["SCRIPT_NAME", "script_name", "Script-Name", "PATH_INFO", "X-Script-Name", "Daphne-Root-Path"]
+)
+def test_a_client_does_not_move_the_path_that_the_policy_has_decided_on(shop: Site, name: str) -> None:
+    """By default gunicorn reads SCRIPT_NAME from peers on this machine, and daphne Daphne-Root-Path from every peer."""
+    assert shop.ask("/base/done/").status == 404
+    assert shop.ask("/base/done/", f"{name}: /base").status == 404
+
+
 def test_the_csrf_cookie_has_the_public_path(shop: Site) -> None:
     cookie = shop.ask("/shop/form/").value("set-cookie")
     assert cookie is not None

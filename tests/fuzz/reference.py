@@ -69,7 +69,8 @@ _HOP_BY_HOP: Final = frozenset(
 _OURS: Final = frozenset(b"host x-request-id x-user-id x-user-email x-user-roles".split())
 _FORWARDING: Final = frozenset(
     b"x-forwarded forwarded x-real-ip x-client-ip x-cluster-client-ip true-client-ip cf-connecting-ip "
-    b"fastly-client-ip x-rewrite-url proxy x-http-method-override x-http-method x-method-override".split()
+    b"fastly-client-ip x-rewrite-url proxy x-http-method-override x-http-method x-method-override "
+    b"script-name path-info x-script-name daphne-root-path".split()
 )
 _DROPPED: Final = _HOP_BY_HOP | _OURS | _FORWARDING
 _DROPPED_PREFIXES: Final = (b"x-forwarded-", b"x-original-")

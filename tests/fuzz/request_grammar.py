@@ -175,6 +175,8 @@ _FIELDS: Final = (
     (b"X-Rewrite-URL", b"/admin/x"),
     (b"True-Client-IP", b"127.0.0.2"),
     (b"Proxy", b"http://127.0.0.2"),
+    (b"SCRIPT_NAME", b"/api"),
+    (b"Daphne-Root-Path", b"/api"),
     (b"X-HTTP-Method-Override", b"DELETE"),
     (b"Content_Length", b"3"),
     (b"Transfer_Encoding", b"chunked"),

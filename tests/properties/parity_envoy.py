@@ -92,6 +92,7 @@ _SEEN: Final = (
     *IDENTITY, "Authorization", "X-Forwarded-For", "X-Forwarded-Method", "X-Forwarded-Uri", "X-Forwarded-Prefix",
     "X-Forwarded", "Forwarded", "X-Real-IP", "X-Client-IP", "True-Client-IP", "X-Original-URI", "X-Rewrite-URL",
     "Proxy", "X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override",
+    "Script-Name", "Path-Info", "X-Script-Name", "Daphne-Root-Path",
 )  # fmt: skip
 
 

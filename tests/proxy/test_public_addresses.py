@@ -92,6 +92,8 @@ REDIRECTS = [
     ("/stripped/x", "/x", "https://idp.example.com/login", "https://idp.example.com/login"),
     ("/stripped/x", "/x", "http://user@TARGET/x", "http://user@TARGET/x"),
     ("/stripped/x", "/x", "http://TARGET.example.com/x", "http://TARGET.example.com/x"),
+    ("/stripped/x", "/x", "http://TARGET:80/x", "http://TARGET:80/x"),
+    ("/stripped/x", "/x", "http://shop.example.com:80:80/x", "http://shop.example.com:80:80/x"),
     ("/stripped/x", "/x", "http://shop.example.com:81/x", "http://shop.example.com:81/x"),
     ("/stripped/x", "/x", "mailto:a@b.c", "mailto:a@b.c"),
     ("/turned/a/b", "/admin/b/a", "/admin/c/", "/admin/c/"),
@@ -120,6 +122,12 @@ BASED = [
     ("/mounted/x", "/api/x", "/mounted/api/y/", "/mounted/y/"),
     ("/mounted", "/api/", "/api/", "/mounted/"),
     ("/moved/x", "/api/v2/x", "/api/v2/y", "/api/v2/y"),
+    # ---- the rest of the path looks like the address of another site
+    ("/based/x", "/api/based/x", "/api//evil.test/y", "/.//evil.test/y"),
+    ("/based/x", "/api/based/x", "/api/\\evil.test/y", "/./\\evil.test/y"),
+    ("/based/x", "/api/based/x", "/api/\t/evil.test/y", "/./\t/evil.test/y"),
+    ("/based/x", "/api/based/x", "http://TARGET/api//evil.test", "http://shop.example.com//evil.test"),
+    ("/mounted/x", "/api/x", "/api//evil.test/y", "/mounted//evil.test/y"),
     ("/root", "/api/", "http://TARGET/z", "http://shop.example.com/z"),
     ("/unchanged/x", "/x", "http://TARGET/y", "http://TARGET/y"),
     ("/unchanged/x", "/x", "/y", "/y"),
@@ -169,6 +177,28 @@ def test_a_forged_host_of_a_trusted_proxy_is_not_written_into_a_redirect(
     assert got.value("location") == b"/y"
 
 
+@pytest.mark.parametrize(
+    "forged",
+    ["X-Forwarded-Prefix: //evil.test", "X-Forwarded-Prefix: .evil.test", "X-Forwarded-Prefix: /\\evil.test",
+     "X-Forwarded-Prefix: https://evil.test/", "X-Forwarded-Prefix: /;Domain=test", "X-Forwarded-Prefix: /a /b",
+     "X-Forwarded-Proto: javascript", "X-Forwarded-Port: 80@evil.test"],
+)  # fmt: skip
+def test_a_value_of_a_trusted_proxy_that_is_no_prefix_scheme_or_port_is_ignored(
+    based: Gateway, upstream: RecordingUpstream, forged: str
+) -> None:
+    """Many proxies forward the X-Forwarded-Prefix of their clients."""
+    lines = ["Location: http://TARGET/y", "Content-Location: /y", "Set-Cookie: a=1; Path=/"]
+    got = replied(based, upstream, "/mounted/x", "/api/x", lines, fields=[forged])
+    assert got.value("location") == b"http://shop.example.com/y"
+    assert got.value("set-cookie") == b"a=1; Path=/mounted"
+    received = upstream.requests[-1]
+    assert received.values("x-forwarded-prefix") == [b"/mounted"]
+    assert received.values("x-forwarded-port") == [b"80"]
+    got = replied(based, upstream, "/stripped/x", "/x", lines, fields=[forged])
+    assert got.value("location") == b"http://shop.example.com/stripped/y"
+    assert got.value("content-location") == b"/stripped/y"
+
+
 def test_an_untrusted_client_does_not_choose_the_address_of_a_redirect(
     gateway: Gateway, upstream: RecordingUpstream
 ) -> None:
@@ -180,6 +210,20 @@ def test_a_client_without_a_host_gets_a_path(gateway: Gateway, upstream: Recordi
     upstream.on("/x", answer(302, [f"Location: {upstream.url}/y"]))
     got = gateway.ask(request("/stripped/x", version="1.0", host=None))
     assert got.value("location") == b"/stripped/y"
+
+
+def test_a_client_without_a_host_gets_no_path_that_names_another_site(
+    gateway: Gateway, upstream: RecordingUpstream
+) -> None:
+    upstream.on("/public/x", answer(302, [f"Location: {upstream.url}//evil.test/y"]))
+    got = gateway.ask(request("/public/x", version="1.0", host=None))
+    assert got.value("location") == b"/.//evil.test/y"
+
+
+def test_a_refresh_without_the_base_path_names_no_other_site(based: Gateway, upstream: RecordingUpstream) -> None:
+    lines = ["Refresh: 0; url=/api//evil.test/"]
+    got = replied(based, upstream, "/based/x", "/api/based/x", lines, status=200)
+    assert got.value("refresh") == b"0; url=/.//evil.test/"
 
 
 @pytest.mark.parametrize(

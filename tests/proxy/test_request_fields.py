@@ -336,6 +336,14 @@ def test_httpoxy_the_proxy_of_a_cgi_program_is_never_set(
     assert received.seen_as("proxy") == []
 
 
+@pytest.mark.parametrize("name", ["SCRIPT_NAME", "Path-Info", "X_Script-Name", "X-Script-Name", "daphne-root-path"])
+@pytest.mark.parametrize("path", ["/public/x", "/overridable/x", "/stripped/x"])
+def test_a_base_path_for_the_application_server_is_never_set(
+    gateway: Gateway, upstream: RecordingUpstream, path: str, name: str
+) -> None:
+    assert passes(gateway, upstream, request(path, fields=[f"{name}: /public"])).seen_as(name.replace("_", "-")) == []
+
+
 # ---- X-Request-Id
 
 

@@ -142,12 +142,12 @@ def test_the_proxy_in_front_decides_as_the_gateway_does(
     assert not found, "\n".join(f"{data[:300]!r}: {text}" for data, text in found.items())
 
 
-# Clients must not set these: they describe the client itself, the request before other proxies, or the method, or
-# affect CGI programs.
+# Clients must not set these: they describe the client itself, the request before other proxies, the method or the path,
+# or affect CGI programs.
 NOT_FOR_CALLERS: Final = [
     *(line.partition(":")[0] for line in HEARSAY), "X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override",
     "X-Forwarded-By", "X-Forwarded-Groups", "X-Forwarded-Access-Token", "X-Original-Proto", "X-Original-Forwarded-For",
-    "Proxy",
+    "Proxy", "Script-Name", "Path-Info", "X-Script-Name", "Daphne-Root-Path",
 ]  # fmt: skip
 UNLISTED: Final = "X-Forwarded-Anything-Else"
 
