@@ -93,7 +93,10 @@ class SigningIn:
         return None if authorize(self._rule, (), principal) is not None else (principal, claims)
 
     def _cookie(self, request: Request, value: str, seconds: int) -> str:
-        secure = _is_https(request) or (self._settings().server.public_url or "").startswith("https:")
+        server = self._settings().server
+        # `public_url` is the address of `port`. `operations_port` has no TLS, where browsers drop a `Secure` cookie.
+        public = "" if server.operations_port is not None else server.public_url or ""
+        secure = _is_https(request) or public.startswith("https:")
         return (
             f"{_COOKIE}={value}; Path={self._path}; Max-Age={seconds}; HttpOnly; SameSite=Strict"
             f"{'; Secure' if secure else ''}"
@@ -111,7 +114,12 @@ def refuse_other_sites(request: Request) -> None:
 
 
 def _is_https(request: Request) -> bool:
-    """Return whether the browser uses TLS, to the gateway or to the first of the trusted proxies in front."""
+    """Return whether the browser uses TLS, to the gateway or to the first of the proxies in front.
+
+    A browser states its own scheme in Origin, also behind a proxy that is not trusted.
+    """
+    if request.headers.get("origin", "").startswith("https:"):
+        return True
     head = admission_of(request).request
     scheme = head.fields.forwarded_proto if head.peer.trusted else None
     return request.url.scheme == "https" or (scheme or b"").partition(b",")[0].strip().lower() == b"https"

@@ -161,6 +161,21 @@ def test_behind_a_proxy_with_tls_the_cookie_is_for_tls_alone(
     assert cookie.endswith(b"; Secure") == secure
 
 
+@pytest.mark.parametrize(("scheme", "secure"), [("http", False), ("https", True)])
+def test_at_the_operations_port_the_cookie_suits_the_page(
+    start: Start, fleet: Fleet, scheme: str, secure: bool
+) -> None:
+    """The port has no TLS. A browser drops a `Secure` cookie on a page in clear, and the sign-in would never end."""
+    server = {"operations_port": free_port(), "public_url": "https://api.example.com"}
+    gateway = start({"web": fleet.urls}, server=server)
+    assert gateway.operations is not None
+    host = f"127.0.0.1:{gateway.operations[1]}"
+    fields = [FORM, f"Origin: {scheme}://{host}"]
+    answer = ask(gateway.operations, request(CONSOLE, method="POST", host=host, fields=fields, body=b"action=sign-out"))
+    (cookie,) = answer.values("set-cookie")
+    assert cookie.endswith(b"; Secure") == secure
+
+
 @pytest.mark.parametrize(
     ("form", "status", "message"),
     [
