@@ -14,6 +14,7 @@ import click
 from gateway.cli.output import say
 from gateway.errors import CannotStart, ConfigurationError
 from gateway.policy.loader import load_configuration
+from gateway.wire.addresses import is_loopback_host
 
 CONFIGURATION: Final = "gateway.yaml"
 POLICY_TESTS: Final = "policy-tests.yaml"
@@ -32,7 +33,7 @@ _SECTIONS: Final = """\
 
 server:
   host: 127.0.0.1 # behind a load balancer or in a container: 0.0.0.0, and list the names of your site in `hosts`
-  port: 8000
+  port: {port}
 
 storage:
   database: ${{DATABASE_URL:-sqlite:///gateway.db}} # with several replicas: postgresql://user:password@host/gateway
@@ -118,6 +119,7 @@ def configuration_text(upstream: str, public: tuple[str, ...], admin: tuple[str,
     """The configuration file."""
     text = _SECTIONS.format(
         tests=POLICY_TESTS,
+        port=_port(upstream),
         upstream=_scalar(upstream),
         registration="closed" if closed else "open",
         allowed="" if closed else " # gateway: allow open-registration # everyone can create an account",
@@ -193,6 +195,13 @@ def _ask(question: str, default: str, check: Callable[[str], None]) -> str:
 
     answer: str = click.prompt(question, default=default, err=True, value_proc=checked)
     return answer
+
+
+def _port(upstream: str) -> int:
+    """The port of the gateway. uvicorn and Django listen on 8000 of this machine too, and the gateway would forward its
+    requests to itself."""
+    on_8000 = re.fullmatch(r"http://(.+):8000(?:/.*)?", upstream, re.IGNORECASE)
+    return 8080 if on_8000 is not None and is_loopback_host(on_8000[1].strip("[]")) else 8000
 
 
 def _require_absent(*files: Path) -> None:

@@ -47,6 +47,23 @@ def test_existing_files_are_kept_without_force(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("upstream", "port"),
+    [
+        ("http://127.0.0.1:8000", 8080),
+        ("http://localhost:8000/api", 8080),
+        ("http://[::1]:8000", 8080),
+        ("http://127.0.0.1:8080", 8000),
+        ("http://app:8000", 8000),
+        ("unix:/run/app.sock", 8000),
+    ],
+)
+def test_the_gateway_does_not_take_the_port_of_the_application(tmp_path: Path, upstream: str, port: int) -> None:
+    made = run_here("init", "--upstream", upstream, folder=tmp_path)
+    assert made.code == 0, made.err
+    assert f"\n  port: {port}\n" in (tmp_path / "gateway.yaml").read_text()
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--upstream", "ftp://app"), "upstreams.app must be"),
