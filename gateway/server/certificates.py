@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from gateway.errors import CannotStart, Problem
 from gateway.settings.model import Settings
 from gateway.settings.model_tls import CertificateSettings, certificate_key
+from gateway.settings.reader import InvalidValue
+from gateway.settings.types_network import check_private
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -112,11 +114,14 @@ def _context(certificate: CertificateSettings, key: str) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_RENEGOTIATION  # a client could demand one handshake after another
     context.set_alpn_protocols(["http/1.1"])
     try:
+        check_private(Path(certificate.key or certificate.certificate))
         # Without a password OpenSSL would prompt on the terminal and block the gateway.
         context.load_cert_chain(certificate.certificate, certificate.key, password="")
         if certificate.client_ca is not None:
             context.load_verify_locations(certificate.client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
+    except InvalidValue as error:
+        raise CannotStart(f"{key}: {error.message} ({error.right})") from None
     except (OSError, ValueError) as error:
         raise CannotStart(f"{key}: cannot be used: {_reason(error)}") from None
     return context

@@ -220,7 +220,7 @@ def _differing(old: object, new: object, keys: Iterable[str]) -> dict[str, Any]:
 # written. A path that temporarily leads nowhere is no change.
 EVERY: Final = 0.5  # seconds between two checks
 
-_Look = tuple[int, int, int, int]
+_Look = tuple[int, int, int, int, int]
 
 
 class FileWatch:
@@ -254,7 +254,7 @@ class FileWatch:
             found = [path.stat() for path in self._paths]  # follows symbolic links
         except OSError:
             return None
-        return [(each.st_dev, each.st_ino, each.st_mtime_ns, each.st_size) for each in found]
+        return [(each.st_dev, each.st_ino, each.st_mode, each.st_mtime_ns, each.st_size) for each in found]
 
 
 class WatchedFile(FileWatch):

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from pathlib import Path
 from typing import Final
 
 from gateway.errors import Problem
@@ -19,10 +20,10 @@ from gateway.settings.checks_browsers import check_browsers
 from gateway.settings.checks_tokens import check_tokens
 from gateway.settings.model import RouteSettings, Settings, UpstreamSettings
 from gateway.settings.model_tls import CertificateSettings, certificate_key
-from gateway.settings.reader import Reader, known, quoted
+from gateway.settings.reader import InvalidValue, Reader, known, quoted
 from gateway.settings.store_files import is_in_memory
 from gateway.settings.target_address import TargetAddress
-from gateway.settings.types_network import Network, folded
+from gateway.settings.types_network import Network, check_private, folded
 
 Hierarchy = Mapping[str, tuple[str, ...]]
 
@@ -188,10 +189,20 @@ def _check_server(settings: Settings, reader: Reader) -> None:
         reader.report_at("server.operations_port", message)
 
 
+def _check_key_inside(path: str, file: str, reader: Reader) -> None:
+    """Report a file of a certificate and its key that others can read."""
+    try:
+        check_private(Path(file))
+    except InvalidValue as error:
+        reader.report_at(path, f"{error.message} ({error.right})")
+
+
 def _check_certificates(certificates: tuple[CertificateSettings, ...], reader: Reader) -> None:
     """Report different rules for certificates of one listener. The server name that a client asks for must not let it
     avoid one."""
     for number, each in enumerate(certificates):
+        if each.key is None:
+            _check_key_inside(f"{certificate_key(certificates, number)}.certificate", each.certificate, reader)
         for name in ("client_ca", "minimum"):
             if getattr(each, name) != getattr(certificates[0], name):
                 message = "must be the same for all certificates of the listener (repeat it in each of them)"
@@ -276,6 +287,8 @@ def _check_tls(path: str, upstream: UpstreamSettings, reader: Reader) -> None:
             "unverified-tls",
             "lets an attacker on the network path impersonate the upstream (true, and tls.ca)",
         )
+    if tls.client_cert is not None and tls.client_key is None:
+        _check_key_inside(f"{path}.tls.client_cert", tls.client_cert, reader)
     if tls.client_key is not None and tls.client_cert is None:
         reader.report_at(f"{path}.tls.client_key", "has no effect without tls.client_cert (the certificate for it)")
     if f"{path}.tls" in reader.places.written and not any(t.startswith("https:") for t in upstream.targets):

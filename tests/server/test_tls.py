@@ -256,7 +256,11 @@ def test_renewed_files_are_used_without_a_signal_and_without_a_lost_connection(
         pair.key.write_bytes(old_key)
         eventually(lambda: "the key does not belong to the certificate" in gateway.log())
         assert serial(gateway, client) == before, "a certificate without its key changes nothing"
+        pair.key.chmod(0o640)
         pair.key.write_bytes(new_key)
+        eventually(lambda: "can be read by others, its mode is 0640" in gateway.log())
+        assert serial(gateway, client) == before, "the next start would refuse this key"
+        pair.key.chmod(0o600)
         eventually(lambda: serial(gateway, client) != before)
         assert earlier.send(GET).receive().status == 200
 
@@ -418,17 +422,23 @@ def test_check_names_the_one_of_several_certificates_that_ends_soon(issuer: Issu
     assert "certificate-expires" not in checked(tmp_path, issuer.issue(SHOP, days=20).settings)[1]
 
 
-@pytest.mark.parametrize("kind", ["another key", "not a certificate", "a key of others", "different minimums"])
+@pytest.mark.parametrize(
+    "kind", ["another key", "not a certificate", "a key of others", "a key beside it", "different minimums"]
+)
 def test_check_reports_unusable_certificates(issuer: Issuer, tmp_path: Path, kind: str) -> None:
     pair, other = issuer.issue(SHOP), issuer.issue(OTHER)
     empty, public = tmp_path / "empty.pem", tmp_path / "public.key"
     empty.write_text("")
     public.write_bytes(pair.key.read_bytes())
     public.chmod(0o644)
+    both = tmp_path / "both.pem"
+    both.write_bytes(pair.certificate.read_bytes() + pair.key.read_bytes())
+    both.chmod(0o644)
     tls, message = {
         "another key": (pair._replace(key=other.key).settings, "tls.certificate: cannot be used: the key does not"),
         "not a certificate": (pair._replace(certificate=empty).settings, "server.tls.certificate: cannot be used"),
         "a key of others": (pair._replace(key=public).settings, "chmod 600"),
+        "a key beside it": ({"certificate": str(both)}, "server.tls.certificate: the file "),
         "different minimums": ([pair.settings, other.settings | {"minimum": "1.3"}], "server.tls[1].minimum: must be"),
     }[kind]
     code, output = checked(tmp_path, tls)

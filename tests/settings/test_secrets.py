@@ -150,6 +150,23 @@ def test_the_key_of_a_client_certificate_must_be_private_too(tmp_path: Path) -> 
     assert problems_of(tls_with(f"client_cert: {file}, client_key: {file}, ca: {file}")) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (tls_with("client_cert: FILE"), "upstreams.web.tls.client_cert"),
+        ("server: {tls: {certificate: FILE}}", "server.tls.certificate"),
+    ],
+)
+def test_a_certificate_with_its_key_in_one_file_must_be_private_too(tmp_path: Path, text: str, key: str) -> None:
+    file = key_file(tmp_path, 0o640)
+
+    (problem,) = problems_of(text.replace("FILE", str(file)))
+
+    assert problem.endswith(f"{key}: the file '{file}' can be read by others, its mode is 0640 (chmod 600 {file})")
+    file.chmod(0o600)
+    assert problems_of(text.replace("FILE", str(file))) == []
+
+
 def test_a_client_key_without_its_certificate_is_of_no_use(tmp_path: Path) -> None:
     file = key_file(tmp_path, 0o600)
 

@@ -168,7 +168,6 @@ HMAC = [{"kid": "k", "algorithm": "HS256", "secret": "0123456789abcdef0123456789
         ("upstreams.web.targets", {"upstreams": MIXED}),
         ("upstreams.web.balance", {"upstreams": HASHED}),
         ("upstreams.web.targets", {"upstreams": LOCAL}),
-        ("server.tls", {"server": {"trusted_proxies": ["127.0.0.1/32"], "tls": {"certificate": __file__}}}),
     ],
 )
 @pytest.mark.parametrize("options", [(), ("--native",)])
@@ -176,6 +175,14 @@ def test_settings_without_an_equivalent_in_envoy_are_an_error(
     tmp_path: Path, key: str, changes: dict[str, Any], options: tuple[str, ...]
 ) -> None:
     assert f": {key}: " in refused(tmp_path, *options, **changes)
+
+
+@pytest.mark.parametrize("options", [(), ("--native",)])
+def test_tls_of_the_listener_is_an_error(tmp_path: Path, options: tuple[str, ...]) -> None:
+    certificate = tmp_path / "with-key.pem"
+    certificate.touch(0o600)
+    server = {"trusted_proxies": ["127.0.0.1/32"], "tls": {"certificate": str(certificate)}}
+    assert ": server.tls: " in refused(tmp_path, *options, server=server)
 
 
 def with_route(**keys: Any) -> dict[str, Any]:
