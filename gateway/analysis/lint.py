@@ -23,11 +23,13 @@ from gateway.settings.checks import implied
 from gateway.settings.model import Settings
 from gateway.settings.reader import quoted
 from gateway.settings.store_files import is_in_memory
+from gateway.settings.target_address import TargetAddress
 from gateway.settings.types import format_duration
 from gateway.wire.addresses import is_loopback, is_loopback_host
 
 # Suffixes that some upstreams ignore: Windows file systems strip both.
 _TRAILING: Final = (b".", b" ")
+_EVERY_ADDRESS: Final = ("0.0.0.0", "::")  # noqa: S104
 # Stands for a capture in the example path of a warning.
 _ANY: Final = b"x"
 
@@ -196,6 +198,21 @@ def _upstreams(configuration: Configuration) -> Iterator[Finding]:
     for name in configuration.settings.upstreams:
         if name not in used:
             yield f"upstreams.{name}", "unused-upstream", "is used by no route (leave it out)"
+
+
+def _own_targets(configuration: Configuration) -> Iterator[Finding]:
+    server = configuration.settings.server
+    is_here = server.host in _EVERY_ADDRESS or is_loopback_host(server.host)
+    for name, upstream in configuration.settings.upstreams.items():
+        for each in map(TargetAddress.of, upstream.targets):
+            at_own_host = each.host == server.host or (is_here and is_loopback_host(each.host))
+            if at_own_host and not each.socket and each.port == server.port:
+                message = (
+                    f"is the address of the gateway itself, port {server.port} (the port of the application, another "
+                    f"server.port, or {_allow('target-is-gateway')})"
+                )
+                yield f"upstreams.{name}", "target-is-gateway", message
+                break
 
 
 def _limits(configuration: Configuration) -> Iterator[Finding]:
@@ -382,6 +399,7 @@ _RULES: Final[tuple[Callable[[Configuration], Iterator[Finding]], ...]] = (
     _websockets,
     _credentials,
     _upstreams,
+    _own_targets,
     _limits,
     _sessions,
     _registration,

@@ -189,12 +189,15 @@ def _check_server(settings: Settings, reader: Reader) -> None:
         reader.report_at("server.operations_port", message)
 
 
-def _check_key_inside(path: str, file: str, reader: Reader) -> None:
-    """Report a file of a certificate and its key that others can read."""
+def _check_key_inside(path: str, certificate: str, key: str, file: str, reader: Reader) -> None:
+    """Report a file of a certificate and its key that others can read. A key with a problem of its own is in another
+    file."""
+    if any(problem.key == f"{path}.{key}" for problem in reader.problems):
+        return
     try:
         check_private(Path(file))
     except InvalidValue as error:
-        reader.report_at(path, f"{error.message} ({error.right})")
+        reader.report_at(f"{path}.{certificate}", f"{error.message} ({error.right})")
 
 
 def _check_certificates(certificates: tuple[CertificateSettings, ...], reader: Reader) -> None:
@@ -202,7 +205,7 @@ def _check_certificates(certificates: tuple[CertificateSettings, ...], reader: R
     avoid one."""
     for number, each in enumerate(certificates):
         if each.key is None:
-            _check_key_inside(f"{certificate_key(certificates, number)}.certificate", each.certificate, reader)
+            _check_key_inside(certificate_key(certificates, number), "certificate", "key", each.certificate, reader)
         for name in ("client_ca", "minimum"):
             if getattr(each, name) != getattr(certificates[0], name):
                 message = "must be the same for all certificates of the listener (repeat it in each of them)"
@@ -288,7 +291,7 @@ def _check_tls(path: str, upstream: UpstreamSettings, reader: Reader) -> None:
             "lets an attacker on the network path impersonate the upstream (true, and tls.ca)",
         )
     if tls.client_cert is not None and tls.client_key is None:
-        _check_key_inside(f"{path}.tls.client_cert", tls.client_cert, reader)
+        _check_key_inside(f"{path}.tls", "client_cert", "client_key", tls.client_cert, reader)
     if tls.client_key is not None and tls.client_cert is None:
         reader.report_at(f"{path}.tls.client_key", "has no effect without tls.client_cert (the certificate for it)")
     if f"{path}.tls" in reader.places.written and not any(t.startswith("https:") for t in upstream.targets):
@@ -343,6 +346,7 @@ WARNINGS: Final[Mapping[str, str]] = {
     ),
     "credentials-in-clear": "The client's token crosses the network unencrypted.",
     "unused-upstream": "No route uses it.",
+    "target-is-gateway": "The gateway forwards a request to itself until all connections of the upstream are in use.",
     "limit-by-proxy-address": (
         "A component in front of the gateway terminates TLS and is no trusted proxy: all callers have its address "
         "and share one count."

@@ -295,6 +295,35 @@ CASES = {
           - {path: /a, host: b.example, upstream: web}
         """,
     ),
+    "target-is-gateway: an address of this machine": (
+        """
+        server: {port: 9000}
+        routes: [{path: /a, upstream: here}]
+        upstreams:
+          here: {targets: [http://127.0.0.1:9001, "http://[::1]:9000"]} # <<<
+        """,
+        """
+        server: {port: 9000}
+        routes: [{path: /a, upstream: here}]
+        upstreams:
+          here: {targets: [http://127.0.0.1:9001, http://10.0.0.1:9000]}
+        """,
+    ),
+    "target-is-gateway: the address of the listener": (
+        """
+        server: {host: 10.0.0.1, port: 9000, hosts: [a.example]}
+        routes: [{path: /a, upstream: here}]
+        upstreams:
+          here: http://10.0.0.1:9000 # <<<
+        """,
+        """
+        server: {host: 10.0.0.1, port: 9000, hosts: [a.example]}
+        routes: [{path: /a, upstream: here}, {path: /b, upstream: socket}]
+        upstreams:
+          here: http://localhost:9000
+          socket: unix:/run/app.sock
+        """,
+    ),
     "any-host: every address": (
         """
         server:
@@ -359,9 +388,9 @@ def marked(text: str) -> int:
 
 
 def complete(case: str) -> str:
-    """A case with upstreams, and with closed registration unless it sets that itself."""
+    """A case with upstreams, and with closed registration, unless it sets these itself."""
     top = TOP.replace("accounts: {registration: closed}\n", "") if "accounts:" in case else TOP
-    return top + dedent(case)
+    return (top[top.index("accounts:") :] if "upstreams:" in case else top) + dedent(case)
 
 
 @pytest.mark.parametrize("case", CASES)
