@@ -55,10 +55,10 @@ async def test_the_answer_to_an_upload_that_was_taken_slowly_has_a_time_limit(fl
     server = await asyncio.to_thread(_serve_with, target, Slow)
     try:
         async with running(settings(target.url)) as harness:
+            started = asyncio.get_running_loop().time()
             outcome, exchange = harness.begin("PUT", length=size, response_timeout=0.3)
             exchange.write(b"x" * size)
             exchange.end_body()
-            started = asyncio.get_running_loop().time()
             assert (await ended(outcome, within=15.0)).code == "upstream_timeout"
             assert asyncio.get_running_loop().time() - started > 0.9, "the time of the upload is not the answer's"
     finally:
