@@ -34,7 +34,7 @@ BUDGET = Path(__file__).with_name("budget.json")
 SLACK = 1.05
 HANDFUL = 10
 SOURCE = Path(gateway.__file__).parent
-WARM = 50
+WARM = 100
 # The first match decides. Paths are relative to the package.
 CENTRES = (
     ("wire/problem.py", "face"),

@@ -25,9 +25,8 @@ def bearer_credential(value: bytes | None, lines: int = 1, verified: Container[b
     """The bearer credential of a request; None without the field or with another scheme.
 
     `value` is the field's value, `lines` the number of Authorization fields. Credentials in `verified` are known to be
-    well-formed. Raises Refusal token_invalid for a
-    malformed credential, for more than 16 KiB, and for two fields: components that choose different ones would
-    authenticate different callers.
+    well-formed. Raises Refusal token_invalid for a malformed credential, for more than 16 KiB, and for two fields:
+    components that choose different ones would authenticate different callers.
     """
     if lines > 1:
         raise _refusal("several Authorization fields")

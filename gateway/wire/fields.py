@@ -134,7 +134,9 @@ _ATTRIBUTE: Final[dict[int, str]] = {
     Action.EXPECT: "expect",
     Action.TE: "te",
 }
-_COMMON: Final = 32  # Heads after which a shape is common.
+# Clients choose the shapes of heads, and an expression takes a millisecond and 8 KiB.
+_COMMON: Final = 64  # Heads after which a shape is common.
+_MOST_EXPRESSIONS: Final = 64
 _LAST_COUNTS: Final = ("host", "authorization")  # Requests with several of these are refused.
 
 
@@ -212,12 +214,14 @@ class HeadShape:
         found = self._expression.fullmatch(head, start, len(head) - 2)
         return None if found is None else found.groups()
 
-    def count_head(self) -> None:
-        """Count a head that had to be split into names and values. A common shape gets an expression for its heads,
-        which takes half as long as the split. It takes a millisecond to compile, so no single head causes that."""
+    def becomes_common(self) -> bool:
+        """Count a head that had to be split into names and values."""
         self._heads += 1
-        if self._heads == _COMMON and self.is_remembered:
-            self._expression = re.compile(b"".join([re.escape(name) + rb": ([^\r]*+)\r\n" for name in self.names]))
+        return self._heads == _COMMON and self.is_remembered
+
+    def compile(self) -> None:
+        """Read further heads with one expression, which takes half as long as the split."""
+        self._expression = re.compile(b"".join([re.escape(name) + rb": ([^\r]*+)\r\n" for name in self.names]))
 
     def placed(self, action: int, values: Values) -> list[Placed]:
         """The fields of a kind that is kept apart."""
@@ -338,6 +342,7 @@ class FieldRules:
             self._special[b"cookie"] = Action.COOKIE
         self._spellings: dict[bytes, int] = {}
         self._shapes: dict[Names, HeadShape] = {}
+        self._expressions = 0  # of these shapes
 
     def action(self, name: bytes) -> int:
         """The treatment of a field with this spelling."""
@@ -371,6 +376,12 @@ class FieldRules:
         """The shape of a head with these names."""
         return self._shapes.get(names) or self._new_shape(names)
 
+    def count_head(self, shape: HeadShape) -> None:
+        """Count a head that had to be split into names and values, so that common ones are not split."""
+        if shape.becomes_common() and self._expressions < _MOST_EXPRESSIONS:
+            self._expressions += 1
+            shape.compile()
+
     def classify(self, shape: HeadShape, values: Iterable[bytes]) -> RequestFields:
         """Classify the fields of a head. RFC 9110 5.5: white space around a value is not part of it."""
         stripped = tuple(map(bytes.strip, values))
@@ -383,6 +394,7 @@ class FieldRules:
         if shape.is_remembered:
             if len(self._shapes) >= KNOWN_HEADS:
                 self._shapes.clear()
+                self._expressions = 0
             self._shapes[names] = shape
         return shape
 

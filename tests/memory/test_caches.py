@@ -53,7 +53,10 @@ def heads() -> Iterable[tuple[bytes, ...]]:
 def request_heads() -> object:
     rules = FieldRules()
     for names in heads():
-        rules.classify(rules.shape(names), [b"v"] * len(names))
+        shape = rules.shape(names)
+        rules.classify(shape, [b"v"] * len(names))
+        for _ in range(100):  # A common shape gets an expression.
+            rules.count_head(shape)
     return rules
 
 

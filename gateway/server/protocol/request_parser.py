@@ -186,7 +186,7 @@ class RequestHeadReader:
         if len(names) > _MOST_FIELDS:
             raise Refusal("headers_too_large", f"more than {_MOST_FIELDS} fields")
         self.shape = self._rules.shape(names)
-        self.shape.count_head()
+        self._rules.count_head(self.shape)
         return tuple(parts[2::2])
 
     # ---- callbacks of llhttp
