@@ -125,6 +125,13 @@ def _import_tests(config: pytest.Config, workers: dict[str, int | str]) -> None:
             importlib.import_module(".".join(file.resolve().relative_to(config.rootpath).with_suffix("").parts))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Collect the garbage of a file at its end, so that a resource left open fails this file and not a later one."""
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Exclude collected tests from garbage collection. Twelve thousand tests are a million permanent objects: scanning
