@@ -39,10 +39,10 @@ hypothesis.settings.load_profile("suite")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """The meaning of `-n auto`: twice the number of cores, because tests of real servers wait for half of their
+    """The meaning of `-n auto`: three times the number of cores, because tests of real servers wait for most of their
     time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 2 * cores
+    return 3 * cores
 
 
 # The files that take longest, in this order. A long file that starts last would run alone at the end.
