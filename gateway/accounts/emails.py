@@ -22,12 +22,6 @@ _MAX_LENGTH: Final = 254  # RFC 5321 4.5.3.1.3, without the brackets of a path. 
 _LONGEST_DOMAIN: Final = 253  # RFC 1035 2.3.4, without its length octets.
 _SHORTEST_ENCODED: Final = len("xn--9ca.")  # RFC 5890 2.3.2.1: one character outside ASCII.
 _DOTS: Final = frozenset("\u3002\uff0e\uff61")  # UTS 46 maps these to full stops.
-_LONGEST_LOCAL: Final = 64  # RFC 5321 4.5.3.1.1
-_LONGEST_LABEL: Final = 63  # RFC 1035 2.3.4
-_LONGEST_ORDINARY: Final = 240  # Leaves room for _NOT_RESERVED.
-# RFC 5322 3.2.3, and RFC 1123 2.1 without the labels that RFC 5891 4.2.3.1 reserves.
-_is_atoms: Final = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]++(?:\.[\w!#$%&'*+/=?^`{|}~-]++)*+", re.ASCII).fullmatch
-_is_host: Final = re.compile(r"[A-Za-z0-9]++(?:[.-][A-Za-z0-9]++)*+(?<=[A-Za-z])").fullmatch
 _NOT_RESERVED: Final = ".example.com"
 _ENCODED_WORD: Final = re.compile(r"=\?.*\?=").search
 _PLAIN: Final = "must be a plain e-mail address, like name@example.com"
@@ -54,8 +48,7 @@ def email_address(text: str) -> EmailAddress:
         or not _is_full_name(domain)
     ):
         raise ValueError(_PLAIN)
-    ascii_domain = _ordinary if _is_decided_here(text, domain) else _validated
-    return EmailAddress(text, f"{folded(local)}@{ascii_domain(local, domain)}")
+    return EmailAddress(text, f"{folded(local)}@{_ascii_domain(local, domain)}")
 
 
 def folded(text: str) -> str:
@@ -83,25 +76,12 @@ def _is_full_name(domain: str) -> bool:
     return bool(labels) and not last.isdigit() and shortest <= _LONGEST_DOMAIN
 
 
-def _is_decided_here(text: str, domain: str) -> bool:
-    """Whether an address needs neither IDNA nor a check of its length by the validator."""
-    return text.isascii() and "--" not in domain and len(text) <= _LONGEST_ORDINARY
-
-
-def _ordinary(local: str, domain: str) -> str:
-    """The domain of an ASCII address in lower case. Raises ValueError for an invalid address."""
-    is_short = len(local) <= _LONGEST_LOCAL and all(len(label) <= _LONGEST_LABEL for label in domain.split("."))
-    if not (is_short and _is_atoms(local) and _is_host(domain)):
-        raise ValueError(_PLAIN)
-    return domain.lower()
-
-
-def _validated(local: str, domain: str) -> str:
+def _ascii_domain(local: str, domain: str) -> str:
     """The domain in its ASCII form (IDNA), after validating the whole address. Raises ValueError.
 
     The validator cannot accept reserved names, so a reserved domain is validated as a subdomain of an ordinary one.
     """
-    import email_validator  # Its patterns for Unicode and its tables take a twentieth of a start.
+    import email_validator  # A start reads no address, and this takes a twentieth of it: tables, patterns for Unicode.
 
     reserved = domain.lower().endswith(tuple(f".{name}" for name in email_validator.SPECIAL_USE_DOMAIN_NAMES))
     address = f"{local}@{domain}{_NOT_RESERVED if reserved else ''}"

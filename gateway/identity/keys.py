@@ -1,8 +1,8 @@
 """Keys for signing and verifying tokens, each bound to one algorithm.
 
-The key determines the algorithm, never the token: a key holds only the implementation of its own algorithm, so a token
-cannot select another one (CVE-2022-29217, CVE-2026-48523). Keys are validated when they are loaded, not at the first
-use.
+The key determines the algorithm, never the token: a key holds only PyJWT's implementation of its own algorithm, so a
+token cannot select another one (CVE-2022-29217, CVE-2026-48523). Keys are validated when they are loaded, not at the
+first use.
 """
 
 import base64
@@ -14,10 +14,10 @@ from typing import Any, Final, NamedTuple
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from jwt.algorithms import Algorithm, get_default_algorithms
+from jwt.exceptions import InvalidKeyError
 
 from gateway.errors import GatewayError
-from gateway.identity.signatures import algorithm as signature_algorithm
-from gateway.identity.signatures import is_random
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
@@ -67,6 +67,9 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "ES512": _curve(ec.SECP521R1, "P-521"),
     "EdDSA": _ED25519,
 }
+_IMPLEMENTATIONS: Final[Mapping[str, Algorithm]] = {
+    name: algorithm for name, algorithm in get_default_algorithms().items() if name in _KINDS
+}
 ALGORITHMS: Final = tuple(_KINDS)
 _ALIASES: Final[Mapping[str, str]] = {"Ed25519": "EdDSA"}  # RFC 9864: the same algorithm under its full name.
 _CURVE_NAMES: Final = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
@@ -92,13 +95,9 @@ class VerifyingKey:
         if not kind.fits(public):
             right = _fitting(public) or "gateway keys generate makes one"
             raise UnusableKey(f"must be {kind.words} for {algorithm}, found {_in_words(public)} ({right})")
-        if isinstance(public, bytes) and not is_random(public):
-            # If the text of a public key were used as a secret, anyone who knows that key could sign.
-            message = "must be a random secret, found a key or certificate, which others know in part"
-            raise UnusableKey(f"{message} (openssl rand -hex 32)")
         self.algorithm = algorithm
-        self._implementation = signature_algorithm(algorithm)
-        self._public = public
+        self._implementation = _IMPLEMENTATIONS[algorithm]
+        self._public = self._prepared(public)
         self.kid = kid if kid is not None else self._thumbprint()
 
     def verifies(self, signed: bytes, signature: bytes) -> bool:
@@ -119,6 +118,15 @@ class VerifyingKey:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.kid!r}, {self.algorithm})"
+
+    def _prepared(self, key: PublicKey | bytes) -> PublicKey | bytes:
+        try:
+            prepared: PublicKey | bytes = self._implementation.prepare_key(key)
+        except InvalidKeyError:
+            # If the text of a public key were used as a secret, anyone who knows that key could sign.
+            message = "must be a random secret, found a key or certificate, which others know in part"
+            raise UnusableKey(f"{message} (openssl rand -hex 32)") from None
+        return prepared
 
     def _members(self) -> dict[str, Any]:
         return self._implementation.to_jwk(self._public, as_dict=True)

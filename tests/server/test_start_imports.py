@@ -23,14 +23,12 @@ CONFIGURED_PARTS = [
     "gateway.server.mail",
     "gateway.storage.redis",
     "jinja2",
-    "jwt",
     "redis",
 ]
 # Imported by the first use, by other commands, or by settings that these tests leave out.
 OTHER_PARTS = [
     "alembic",
     "asyncpg",
-    "cryptography.x509",
     "difflib",
     "email_validator",
     "gateway.analysis",
