@@ -22,19 +22,15 @@ SOON: Final = 14  # days before its end from which a certificate is reported
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
-class ExpiringFile(NamedTuple):
-    """A file with a certificate that ends soon or has ended. `key` names its setting."""
+class InvalidDate(NamedTuple):
+    """A file with a certificate that ends soon, has ended or does not count yet. `key` names its setting."""
 
     key: str
     file: str
-    ends: datetime
-    days: int
+    reason: str
 
     def __str__(self) -> str:
-        day = self.ends.date().isoformat()
-        if self.days < 0:
-            return f"the certificate in {self.file} expired on {day}"
-        return f"the certificate in {self.file} expires on {day}, in {self.days} day{'' if self.days == 1 else 's'}"
+        return f"the certificate in {self.file} {self.reason}"
 
 
 def server_context(certificates: Certificates) -> ssl.SSLContext:
@@ -70,22 +66,35 @@ def certificate_problems(settings: Settings) -> tuple[Problem, ...]:
 
 
 def expiry_warnings(settings: Settings) -> tuple[Problem, ...]:
-    """The warnings of certificates that end soon, for `gateway check`."""
+    """The warnings of certificates with invalid dates, for `gateway check`."""
     found = (
-        Problem(*settings.position_of(each.key), each.key, f"{each} (renew it)", "certificate-expires")
-        for each in expiring(settings.server.tls or (), datetime.now(UTC))
+        Problem(*settings.position_of(each.key), each.key, str(each), "certificate-expires")
+        for each in invalid_dates(settings.server.tls or (), datetime.now(UTC))
     )
     return tuple(each for each in found if not settings.places.allows(each))
 
 
-def expiring(certificates: Certificates, now: datetime) -> Iterator[ExpiringFile]:
-    """Yield the files with a certificate that ends within SOON days. Unreadable files are reported elsewhere."""
+def invalid_dates(certificates: Certificates, now: datetime) -> Iterator[InvalidDate]:
+    """Yield the files with a certificate that ends within SOON days or begins later. Unreadable files are reported
+    elsewhere."""
     for number, each in enumerate(certificates):
         for name in ("certificate", "client_ca"):
             file = getattr(each, name)
-            ends = min((one.not_valid_after_utc for one in _read(file)), default=None) if file else None
-            if ends is not None and (ends - now).days < SOON:
-                yield ExpiringFile(f"{certificate_key(certificates, number)}.{name}", file, ends, (ends - now).days)
+            for reason in _invalid_dates(_read(file) if file else (), now):
+                yield InvalidDate(f"{certificate_key(certificates, number)}.{name}", file, reason)
+
+
+def _invalid_dates(chain: "Sequence[x509.Certificate]", now: datetime) -> Iterator[str]:
+    begins = max((one.not_valid_before_utc for one in chain), default=now)
+    ends = min((one.not_valid_after_utc for one in chain), default=None)
+    if begins > now:
+        yield f"is not valid before {begins:%Y-%m-%d %H:%M} UTC (check the clock, or use another one until then)"
+    if ends is None or (days := (ends - now).days) >= SOON:
+        return
+    if days < 0:
+        yield f"expired on {ends:%Y-%m-%d} (renew it)"
+    else:
+        yield f"expires on {ends:%Y-%m-%d}, in {days} day{'' if days == 1 else 's'} (renew it)"
 
 
 class _Connection(ssl.SSLObject):

@@ -30,7 +30,7 @@ from gateway.observability.log_writer import append_only
 from gateway.observability.metrics.shared_memory import SharedMetrics, WorkerSlot
 from gateway.policy.loader import Configuration
 from gateway.policy.version import policy_version
-from gateway.server.certificates import expiring, files_of, server_context
+from gateway.server.certificates import files_of, invalid_dates, server_context
 from gateway.server.composition import running
 from gateway.server.garbage import Collector
 from gateway.server.listener import BACKLOG, Listeners, OperationsListener, drain_backlog, stop_accepting
@@ -274,7 +274,7 @@ class GatewayServer(uvicorn.Server):
         if context and sockets:
             self._tls = TlsListener(runtime, sockets[0].dup(), self._client_connection)
             self._tls.open()
-            self._report_expiry()
+            self._report_dates()
         if self.operations_listener is not None and runtime.operations is not None:
             self._operations = OperationsListener(runtime.operations, self.config, self.operations_listener)
             await self._operations.open()
@@ -347,12 +347,12 @@ class GatewayServer(uvicorn.Server):
             event("tls", f"the renewed certificates are refused, the old ones stay: {error}")
         else:
             event("tls", "renewed certificates are in force")
-            self._report_expiry()
+            self._report_dates()
 
-    def _report_expiry(self) -> None:
-        """Log certificates that end soon, once for all workers."""
+    def _report_dates(self) -> None:
+        """Log certificates with invalid dates, once for all workers."""
         if self._place is None or self._place.number == 0:
-            for each in expiring(self._current.configuration.settings.server.tls or (), datetime.now(UTC)):
+            for each in invalid_dates(self._current.configuration.settings.server.tls or (), datetime.now(UTC)):
                 event("tls", str(each))
 
     def _is_serving(self) -> bool:

@@ -328,7 +328,7 @@ WARNINGS: Final[Mapping[str, str]] = {
     "everyone-reads-metrics": "Metrics reveal the names of routes and their traffic.",
     "unknown-allow": "A comment allows an unknown warning, so it silences nothing.",
     # ---- the policy as a whole; `gateway check` only
-    "certificate-expires": "Clients refuse an expired certificate.",
+    "certificate-expires": "Clients refuse a certificate that has expired, or that is not valid yet.",
     "open-beside-restricted": (
         "An upstream that ignores case, or dots and spaces at the end of a segment, serves a restricted path in "
         "another spelling, through a broader route."

@@ -416,6 +416,13 @@ def test_check_warns_of_a_certificate_that_ends_soon(issuer: Issuer, tmp_path: P
     assert checked(tmp_path, pair.settings, "--strict")[0] == 1
 
 
+def test_check_warns_of_a_certificate_that_is_not_valid_yet(issuer: Issuer, tmp_path: Path) -> None:
+    code, output = checked(tmp_path, issuer.issue(SHOP, to="early", age=-2.0).settings)
+    assert code == 0
+    assert "early.pem is not valid before 2" in output
+    assert "(warning: certificate-expires)" in output
+
+
 def test_check_names_the_one_of_several_certificates_that_ends_soon(issuer: Issuer, tmp_path: Path) -> None:
     tls = [issuer.issue(SHOP).settings, issuer.issue(OTHER, days=2.5).settings]
     assert "server.tls[1].certificate:" in checked(tmp_path, tls)[1]

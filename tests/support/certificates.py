@@ -29,11 +29,12 @@ class Issuer:
         self.file = folder / "authority.pem"
         self._authority.cert_pem.write_to_path(str(self.file))
 
-    def issue(self, *names: str, to: str = "", days: float = 365.0) -> Pair:
-        """Write a certificate for these names that ends in this many days, and its key, over earlier ones."""
+    def issue(self, *names: str, to: str = "", days: float = 365.0, age: float = 400.0) -> Pair:
+        """Write a certificate for these names that began `age` days ago and ends in this many days, and its key, over
+        earlier ones."""
         now = datetime.now(UTC)
         issued = self._authority.issue_cert(
-            *names, not_before=now - timedelta(days=400), not_after=now + timedelta(days=days)
+            *names, not_before=now - timedelta(days=age), not_after=now + timedelta(days=days)
         )
         stem = to or names[0].replace("*", "any")
         pair = Pair(self._folder / f"{stem}.pem", self._folder / f"{stem}.key")

@@ -26,7 +26,7 @@ from gateway.api.console.memory import OWN_ROUTES, ConsoleMemory
 from gateway.api.console.overview import no_numbers, overview
 from gateway.api.console.pages import HEADERS
 from gateway.api.console.route_list import Readings, RouteQuery, route_list
-from gateway.api.console.route_page import find_route, missing_page, policy_test_file, route_page
+from gateway.api.console.route_page import find_route, missing_page, policy_test_file, route_names, route_page
 from gateway.api.console.session import SigningIn, refuse_other_sites
 from gateway.errors import CannotStart, ConfigurationError, Refusal
 from gateway.observability.metrics.metrics import Metrics
@@ -113,13 +113,15 @@ class Console:
         return RedirectResponse(pages.PATH, 303, {**HEADERS, "set-cookie": cookie})
 
     async def _overview(self, *, is_live: bool) -> str:
-        settings = self._current().settings
+        configuration = self._current()
+        settings = configuration.settings
         if not settings.observability.metrics:
             return no_numbers()
         report = await self._history.report()
         checked = {name for name, upstream in settings.upstreams.items() if upstream.health is not None}
         latest = self._refusals.latest(_LATEST_REFUSALS)
-        return await asyncio.to_thread(overview, report, self._version(), checked, latest, is_live=is_live)
+        routes = route_names(configuration, {each.route for each in latest})
+        return await asyncio.to_thread(overview, report, self._version(), checked, latest, routes, is_live=is_live)
 
     async def _route(self, name: str, who: str) -> Response:
         configuration = self._current()

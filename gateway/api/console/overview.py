@@ -39,9 +39,16 @@ _MOST_REFUSALS: Final = 10
 
 
 def overview(
-    report: TrafficReport, policy: str, checked: Collection[str], refusals: Sequence[RecentRefusal], *, is_live: bool
+    report: TrafficReport,
+    policy: str,
+    checked: Collection[str],
+    refusals: Sequence[RecentRefusal],
+    routes: Collection[str],
+    *,
+    is_live: bool,
 ) -> str:
-    """Build the page. `policy` is the version of the policy, `checked` are the upstreams with health checks."""
+    """Build the page. `policy` is the version of the policy, `checked` are the upstreams with health checks, `routes`
+    the names of the routes, which a reload can have removed since a refusal."""
     alerts = [f"{store} is down" for store in report.now.out]
     alerts += [
         f"{name}: fewer than half of the targets are usable, so ejections are ignored" for name in report.now.panics
@@ -52,7 +59,7 @@ def overview(
         + pages.tiles(_tiles(report, policy))
         + f'<div class="charts">{"".join(_charts(report))}</div>'
         + _upstreams(report, checked)
-        + pages.card("Latest refusals", refusal_table(refusals, _MOST_REFUSALS, with_routes=True))
+        + pages.card("Latest refusals", refusal_table(refusals, _MOST_REFUSALS, routes))
     )
 
 
@@ -237,34 +244,40 @@ def _strip(report: TrafficReport, name: tuple[str, str]) -> str:
 # ---- refusals
 
 
-def refusal_table(refusals: Sequence[RecentRefusal], most: int, *, with_routes: bool) -> str:
-    """Build the table of refusals, latest first. Equal ones are one row. They belong to one process."""
+def refusal_table(refusals: Sequence[RecentRefusal], most: int, routes: Collection[str] | None = None) -> str:
+    """Build the table of refusals, latest first. Equal ones are one row. They belong to one process. With `routes`, a
+    column names the route of each, with a link if the route still exists."""
     if not refusals:
         return f'<p class="soft">None in process {os.getpid()} so far.</p>'
     equal: dict[RecentRefusal, list[RecentRefusal]] = {}
     for each in refusals:
         equal.setdefault(each._replace(at=0.0, request_id=""), []).append(each)
-    rows = [_refusal_row(each, with_routes=with_routes) for each in list(equal.values())[:most]]
+    shown = list(equal.values())[:most]
+    rows = [_refusal_row(each) for each in shown]
     columns = [Column("Request"), Column("Refusal"), Column("Reason"), Column("Caller")]
-    columns += [Column("Route")] if with_routes else []
+    if routes is not None:
+        columns.append(Column("Route"))
+        rows = [[*row, _route_name(each[0].route, routes)] for row, each in zip(rows, shown, strict=True)]
     note = f"Of process {os.getpid()}. Paths are without queries. Of a flood, only a part is kept."
     return pages.table(columns, rows, "Refused requests") + f'<p class="soft small">{note}</p>'
 
 
-def _refusal_row(equal: Sequence[RecentRefusal], *, with_routes: bool) -> list[str]:
+def _refusal_row(equal: Sequence[RecentRefusal]) -> list[str]:
     """The row of equal refusals, latest first."""
     latest = equal[0]
     often = f' <span class="soft">and {len(equal) - 1} more</span>' if len(equal) > 1 else ""
-    row = [
+    return [
         f"{pages.clock(latest.at)}{often}<br><code class=soft>{escape(f'{latest.method} {latest.path}')}</code>",
         pages.tag(f"{latest.status} {latest.code}", "bad" if latest.status >= 500 else "warn"),
         escape(latest.reason),
         _caller(latest),
     ]
-    if with_routes:
-        link = pages.link("route", name=latest.route)
-        row.append(f'<a href="{link}">{escape(latest.route)}</a>' if latest.route else "–")
-    return row
+
+
+def _route_name(name: str, routes: Collection[str]) -> str:
+    if name in routes:
+        return f'<a href="{pages.link("route", name=name)}">{escape(name)}</a>'
+    return escape(name) or "–"
 
 
 def _caller(refusal: RecentRefusal) -> str:

@@ -1,7 +1,7 @@
 """The page of one route: its rule, its traffic, its recent refusals and its policy tests."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
 from html import escape
 from pathlib import Path
@@ -51,6 +51,12 @@ def find_route(configuration: Configuration, name: str) -> Route | None:
     return next((route for route in (*policy.routes, *policy.own) if route.name == name), None)
 
 
+def route_names(configuration: Configuration, among: Collection[str]) -> set[str]:
+    """Return those of the names that are names of routes."""
+    policy = configuration.policy
+    return {route.name for route in (*policy.routes, *policy.own) if route.name in among}
+
+
 def policy_test_file(configuration: Configuration) -> PolicyTestFile:
     """Read the policy tests beside the configuration, if they are there. Blocks; run it in a thread."""
     file = Path(configuration.settings.places.file).with_name(POLICY_TESTS)
@@ -80,7 +86,7 @@ def route_page(
         + _traffic(route, readings)
         + f'<div class="columns">{pages.card("Rule", _rule(configuration, route))}'
         + f"{pages.card('Access', _access(configuration, route))}</div>"
-        + pages.card("Recent refusals", refusal_table(refusals, PER_ROUTE, with_routes=False))
+        + pages.card("Recent refusals", refusal_table(refusals, PER_ROUTE))
         + pages.card("Policy tests", _tests(configuration, route, tests))
     )
 

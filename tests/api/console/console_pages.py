@@ -111,7 +111,7 @@ def pictures(configuration: Configuration, changed: Configuration) -> Iterator[t
     route = find_route(configuration, orders)
     assert route is not None
     contents = {
-        "overview": overview(report(), "b36fe0576131", (), refusals, is_live=False),
+        "overview": overview(report(), "b36fe0576131", (), refusals, (orders, missing.route), is_live=False),
         "routes": route_list(configuration.policy, readings, RouteQuery()),
         "route": route_page(configuration, route, readings, refusals[:4], tests),
         "matrix": matrix_view(configuration, 1, "", FileOnDisk("gateway.yaml", changed)),
@@ -156,7 +156,7 @@ def _contents(configuration: Configuration, changed: Configuration, text: str) -
     readings = Readings(None, None, 1.0)
     names = ("q", "upstream", "sort", "access", "kind", "roles", "id", "method")
     query: Mapping[str, str] = dict.fromkeys(names, text)
-    yield "overview", overview(report(text, (f"web{text}", text), (text,)), text, (), refusals, is_live=False)
+    yield "overview", overview(report(text, (f"web{text}", text), (text,)), text, (), refusals, (text,), is_live=False)
     yield "routes", route_list(configuration.policy, readings, RouteQuery())
     yield "no routes", route_list(configuration.policy, readings, RouteQuery.of(query))
     tests = PolicyTestFile(text, read_policy_tests(TESTS.encode(), text, {})[0])

@@ -19,7 +19,7 @@ from gateway.observability.metrics.parser import Reading
 from gateway.observability.metrics.request_counters import Labels
 from gateway.policy.loader import Configuration
 from gateway.policy.roles import RoleHierarchy
-from tests.api.console.console_pages import ROUTES, configured, report, views
+from tests.api.console.console_pages import ROUTES, configured, refusal, report, views
 from tests.api.pages.test_injection import Structure
 from tests.support.xss import PAYLOADS
 
@@ -132,7 +132,7 @@ def test_policy_tests_are_found_beside_the_configuration(tmp_path: Path) -> None
 
 
 def test_the_overview_is_well_formed_and_small(configuration: Configuration) -> None:
-    page = overview(report(), "0123456789ab", {"orders"}, (), is_live=False)
+    page = overview(report(), "0123456789ab", {"orders"}, (), (), is_live=False)
     drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     assert len(drawings) > 5
     for drawing in drawings:
@@ -152,6 +152,13 @@ def line(*values: float | None, name: str = "x") -> Line:
 
 def paths(chart: str) -> list[str]:
     return re.findall(r'<path class="(?:f|line)[^"]*" d="([^"]*)"', chart.partition("<table")[0])
+
+
+def test_a_refusal_links_to_its_route_only_if_the_route_exists() -> None:
+    refusals = (refusal("orders"), refusal("removed"))
+    page = overview(report(), "0123456789ab", (), refusals, ("orders",), is_live=False)
+    routes = re.findall(r'<td data-name="Route"><div>(.*?)</div>', page)
+    assert routes == ['<a href="/_gateway/console?view=route&amp;name=orders">orders</a>', "removed"]
 
 
 def test_areas_are_stacked_from_the_first_line_up() -> None:
