@@ -5,12 +5,14 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 import click
 
+from gateway.analysis.lint import lint
 from gateway.cli.output import say
 from gateway.errors import CannotStart, ConfigurationError
 from gateway.policy.loader import load_configuration
@@ -61,13 +63,13 @@ routes:
     "--public",
     metavar="PATH",
     multiple=True,
-    help="A path for everyone, without signing in; with /** at its end also everything below. Repeatable.",
+    help="A path for everyone, without signing in; with /** at its end also everything below. Repeatable, or none.",
 )
 @click.option(
     "--admin",
     metavar="PATH",
     multiple=True,
-    help="A path for administrators only, with everything below it. Repeatable.",
+    help="A path for administrators only, with everything below it. Repeatable, or none.",
 )
 @click.option("--closed", is_flag=True, help="Only administrators create accounts.")
 @click.option(
@@ -89,19 +91,17 @@ def command(
     if not force:
         _require_absent(out / CONFIGURATION, out / POLICY_TESTS)
     address = upstream or _ask("The address of your application", _UPSTREAM, lambda answer: _check(answer, (), ()))
-    public = public or _split(
-        _ask(
-            "Paths for everyone, separated by spaces; /** at the end includes everything below (or none)",
-            " ".join(_PUBLIC),
-            lambda answer: _check(address, _split(answer), ()),
-        )
+    public = _paths(
+        public,
+        "Paths for everyone, separated by spaces; /** at the end includes everything below (or none)",
+        _PUBLIC,
+        lambda paths: _check(address, paths, ()),
     )
-    admin = admin or _split(
-        _ask(
-            "Paths for administrators only, with everything below them (or none)",
-            " ".join(_ADMIN),
-            lambda answer: _check(address, public, _split(answer)),
-        )
+    admin = _paths(
+        admin,
+        "Paths for administrators only, with everything below them (or none)",
+        _ADMIN,
+        lambda paths: _check(address, public, paths),
     )
     _check(address, public, admin)
     admin = _with_everything_below(admin)
@@ -113,6 +113,9 @@ def command(
     say(f"  gateway test {out / POLICY_TESTS}{chosen}")
     say(f"  gateway users create you@example.com --role admin{chosen}")
     say(f"  gateway serve{chosen}")
+    for warning in lint(load_configuration(out / CONFIGURATION)):
+        say()
+        say(f"The strict check will warn: {warning}")
 
 
 def configuration_text(upstream: str, public: tuple[str, ...], admin: tuple[str, ...], *, closed: bool) -> str:
@@ -139,7 +142,9 @@ def _route(path: str, rule: str, more: str = "") -> str:
 def policy_tests_text(public: tuple[str, ...], admin: tuple[str, ...]) -> str:
     """The tests of the configuration, for `gateway test`."""
     rest = [] if _ALL in (*public, *admin) else ["/any/other/path"]
-    open_paths, admin_paths = [*map(_example, public)], [*map(_example, admin)]
+    segments = {segment for path in (*public, *admin) for segment in path.split("/")}
+    placeholder = next(name for size in count(1) if (name := "x" * size) not in segments)
+    open_paths, admin_paths = ([_example(path, placeholder) for path in paths] for paths in (public, admin))
     groups = (
         _group("everyone reads public paths", "anonymous", open_paths, "401", [*admin_paths, *rest]),
         _group("users cannot reach the paths of administrators", "{roles: [user]}", rest, "403", admin_paths),
@@ -165,15 +170,29 @@ def _scalar(text: str) -> str:
     return text if _PLAIN(text) else json.dumps(text)
 
 
-def _example(path: str) -> str:
+def _example(path: str, placeholder: str) -> str:
     """A request path that the pattern matches."""
-    segments = ["x" if segment in ("*", "**") or segment.startswith("{") else segment for segment in path.split("/")]
+    segments = [
+        placeholder if segment in ("*", "**") or segment.startswith("{") else segment for segment in path.split("/")
+    ]
     return quote("/".join(segments), safe="/%")
 
 
 def _with_everything_below(paths: tuple[str, ...]) -> tuple[str, ...]:
     """The patterns of whole sections. Without `/**`, `/admin/users` would be a path for any signed-in user."""
     return tuple(path if path.endswith(_ALL) else path.rstrip("/") + _ALL for path in paths)
+
+
+def _paths(
+    options: tuple[str, ...],
+    question: str,
+    default: tuple[str, ...],
+    check: Callable[[tuple[str, ...]], None],
+) -> tuple[str, ...]:
+    """The paths of the options, or of the answer to a question. `none` is no path."""
+    if options:
+        return () if options == (_NONE,) else options
+    return _split(_ask(question, " ".join(default), lambda answer: check(_split(answer))))
 
 
 def _split(answer: str) -> tuple[str, ...]:

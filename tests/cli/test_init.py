@@ -19,6 +19,7 @@ WRITTEN = ("gateway.yaml", "policy-tests.yaml")
         ("--admin", "/reports/**", "--admin", "/users/{id}/delete"),
         ("--public", "/caf\u00e9/**", "--admin", "/a b: c/**"),
         ("--public", "/health", "--admin", "/**"),
+        ("--public", "none", "--admin", "none"),
     ],
 )
 def test_the_files_pass_check_and_test(tmp_path: Path, options: tuple[str, ...]) -> None:
@@ -28,6 +29,17 @@ def test_the_files_pass_check_and_test(tmp_path: Path, options: tuple[str, ...])
     assert checked.code == 0, checked.err
     tested = run_here("test", "policy-tests.yaml", "--min-coverage", "100", folder=tmp_path)
     assert tested.code == 0, tested.out + tested.err
+
+
+@pytest.mark.parametrize("paths", [("/**", "/admin"), ("/a/**", "/a/x")])
+def test_a_warning_of_the_strict_check_is_announced(tmp_path: Path, paths: tuple[str, str]) -> None:
+    """The files are right, but an application that ignores case serves `/ADMIN` as `/admin`."""
+    made = run_here("init", "--public", paths[0], "--admin", paths[1], folder=tmp_path)
+    assert made.code == 0
+    assert "The strict check will warn: gateway.yaml:25:11: routes[0].path: takes '" in made.out
+    checked = run_here("check", "--strict", folder=tmp_path)
+    assert checked.code == 1 and "open-beside-restricted" in checked.out + checked.err
+    assert run_here("test", "policy-tests.yaml", "--min-coverage", "100", folder=tmp_path).code == 0
 
 
 def test_the_printed_commands_name_another_folder(tmp_path: Path) -> None:
