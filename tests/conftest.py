@@ -9,7 +9,7 @@ import importlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -125,11 +125,11 @@ def _import_tests(config: pytest.Config, workers: dict[str, int | str]) -> None:
             importlib.import_module(".".join(file.resolve().relative_to(config.rootpath).with_suffix("").parts))
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _collected_garbage() -> Iterator[None]:
     """Collect the garbage of a file at its end, so that a resource left open fails this file and not a later one."""
-    if nextitem is None or nextitem.path != item.path:
-        gc.collect()
+    yield
+    gc.collect()
 
 
 @pytest.hookimpl(wrapper=True)

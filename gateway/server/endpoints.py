@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -23,6 +24,8 @@ from gateway.api.openapi.document import openapi_endpoints
 from gateway.api.operations import Readiness, operation_endpoints
 from gateway.api.session_cookie import FirstSessions
 from gateway.gate.rate_limits import MailLimits, RegistrationLimit
+from gateway.identity.access_token import Tokens
+from gateway.identity.directory import Directory
 from gateway.identity.keys import KeyRing
 from gateway.observability.metrics.metrics import Metrics
 from gateway.policy.loader import Configuration
@@ -157,7 +160,18 @@ def endpoints(
         **operation_endpoints(state=readiness, policy=version, metrics=metrics, settings=observability),
         **openapi_endpoints(lambda: current().settings, resources.policy.own),
         **_console_on_demand(
-            lambda: _open_console(resources, services, metrics=metrics, memory=memory, current=current, version=version)
+            # Not `resources`: a reload must free the first configuration.
+            partial(
+                _open_console,
+                services.accounts,
+                resources.tokens,
+                resources.stores.directory,
+                admin_role=resources.settings.accounts.admin_role,
+                metrics=metrics,
+                memory=memory,
+                current=current,
+                version=version,
+            )
         ),
         **_page_endpoints(pages, services),
         "tokens.jwks": _jwks(resources.tokens.keys),
@@ -182,9 +196,11 @@ def _console_on_demand(open_console: Callable[[], Mapping[str, Endpoint]]) -> Ma
 
 
 def _open_console(
-    resources: Resources,
-    services: Services,
+    accounts: Accounts,
+    tokens: Tokens,
+    directory: Directory,
     *,
+    admin_role: str,
     metrics: Metrics,
     memory: ConsoleMemory,
     current: Callable[[], Configuration],
@@ -196,10 +212,10 @@ def _open_console(
 
     signing_in = SigningIn(
         PATH,
-        services.accounts,
-        admin_role=resources.settings.accounts.admin_role,
-        tokens=resources.tokens,
-        directory=resources.stores.directory,
+        accounts,
+        admin_role=admin_role,
+        tokens=tokens,
+        directory=directory,
         settings=lambda: current().settings,
     )
     return console_endpoints(Console(signing_in, metrics, memory=memory, current=current, version=version))
