@@ -151,6 +151,7 @@ def test_GHSA_6f65_4fv2_wwch_and_cost_the_same_for_any_cost_of_the_stored_hash(
             connection.execute(f"INSERT INTO users ({columns}) VALUES (?, ?, ?, ?, ?, 1, 0)", values)
     gateway = Gateway(face, configuration, tmp_path).start()
     try:
+        assert login(gateway, "first@example.net", "wrong").refused() == INVALID  # imports the validator of addresses
         spent = dict.fromkeys((*hashes, "unknown"), 0.0)
         for number in range(4):
             for kind in spent if number % 2 else reversed(spent):

@@ -332,10 +332,16 @@ def test_a_bare_response_keeps_its_connection_until_a_byte_follows(
     gateway: Gateway, upstream: RecordingUpstream, status: int
 ) -> None:
     upstream.on("/tight/x", raw(response(status, [], None)))
-    for _ in range(3):
+
+    def is_reused() -> bool:
         assert gateway.get("/tight/x").status == status
-    links = [received.link for received in upstream.requests]
-    assert len(set(links)) == (3 if lacks(gateway.engine, "reuse") else 1)
+        return len({received.link for received in upstream.requests[-2:]}) < len(upstream.requests[-2:])
+
+    if lacks(gateway.engine, "reuse"):
+        assert [is_reused() for _ in range(3)] == [False] * 3
+    else:
+        # Other tests close idle connections of this target, so its limit can be 50 ms, which a busy machine exceeds.
+        eventually(is_reused)
     upstream.on("/tight/x", raw(response(status, [], None), b"h", pause=0.02))
     assert gateway.get("/tight/x").status == status
     eventually(lambda: upstream.requests[-1].link.ended)

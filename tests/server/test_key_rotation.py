@@ -81,6 +81,8 @@ class Signed:
         assert self._task is not None
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        for caller in self._callers:
+            caller.close()
 
     async def _go_on(self) -> None:
         number = 0
