@@ -1,10 +1,10 @@
 """Build, locks and distribution: the lock files, the wheel, the Makefile."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import venv
 import zipfile
 from pathlib import Path
@@ -153,7 +153,34 @@ def test_an_installed_environment_is_not_installed_again(checkout: Path) -> None
     assert "--require-hashes --no-deps -r requirements.lock" in make("--dry-run", "test", folder=checkout).stdout
 
 
-def test_the_check_of_a_submission_runs_lint_and_tests() -> None:
-    script = ROOT / ".ci/run"
-    assert os.access(script, os.X_OK)
-    assert re.findall(r"^make --no-print-directory (\w+)", script.read_text(), re.M) == ["lint", "test"]
+@pytest.mark.parametrize(
+    ("compiler", "targets"),
+    [
+        (sys.executable, ["lint", "test-native", "test"]),
+        ("/nonexistent/cc", ["lint", "test"]),
+    ],
+)
+def test_the_check_of_a_submission_tests_both_builds_where_a_compiler_is_installed(
+    tmp_path: Path, compiler: str, targets: list[str]
+) -> None:
+    if not (Path(sysconfig.get_path("include")) / "Python.h").exists() and "test-native" in targets:
+        pytest.skip("the headers of Python are not installed")
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
+    shutil.copy(ROOT / "hatch_build.py", tmp_path)
+    script(tmp_path / ".venv/bin/python", f'exec {sys.executable} "$@"')
+    script(tmp_path / "programs/make", 'echo "$2" >>made')
+    path = f"{tmp_path}/programs:/usr/bin:/bin"
+    done = subprocess.run(
+        [tmp_path / ".ci/run"], capture_output=True, text=True, env={"PATH": path, "CC": compiler}, check=True
+    )
+    made = (tmp_path / "made").read_text().splitlines()
+    compiled = ["native-copy"] if "test-native" in targets else []  # beside the lint
+    assert sorted(made) == sorted([".venv/.installed-to-test", *compiled, *targets])
+    assert [target for target in made if target in targets] == targets
+    assert ("requires the C compiler" in done.stdout) == ("test-native" not in targets)
+
+
+def script(path: Path, command: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{command}\n")
+    path.chmod(0o755)
