@@ -186,9 +186,9 @@ class Streams:
         self._ends: queue.Queue[tuple[float, object]] = queue.Queue()
         for gateway in to.deployment.all:
             socket = stack.enter_context(Socket(gateway, "/sockets/x", to.browser.line, OWN_PAGE))
-            stream = stack.enter_context(gateway.caller(timeout=30.0))
+            stream = stack.enter_context(gateway.caller(timeout=300.0))
             assert stream.send(request("/api/events", fields=[to.browser.line])).receive_head().status == 200
-            threading.Thread(target=self._note, args=(lambda socket=socket: socket.closed(within=30.0)[0],)).start()
+            threading.Thread(target=self._note, args=(lambda socket=socket: socket.closed(within=300.0)[0],)).start()
             threading.Thread(target=self._note, args=(lambda stream=stream: stream.read_until(LAST_CHUNK),)).start()
 
     def _note(self, wait: Callable[[], object]) -> None:
