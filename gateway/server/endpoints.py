@@ -180,15 +180,16 @@ def endpoints(
 
 def _console_on_demand(open_console: Callable[[], Mapping[str, Endpoint]]) -> Mapping[str, Endpoint]:
     """The console, opened in a thread at the first request for it: its modules take 2 MiB and a tenth of a start."""
-    opening: asyncio.Future[Mapping[str, Endpoint]] | None = None
+    opened: Mapping[str, Endpoint] | None = None
+    opening = asyncio.Lock()
 
     def endpoint(name: str) -> Endpoint:
         async def run(request: Request) -> Response:
-            nonlocal opening
-            if opening is None:
-                opening = asyncio.ensure_future(asyncio.to_thread(open_console))
-            by_name = await asyncio.shield(opening)  # other requests wait for it too
-            return await by_name[name](request)
+            nonlocal opened
+            async with opening:  # a failure, such as a lack of descriptors, is not kept: the next request tries again
+                if opened is None:
+                    opened = await asyncio.to_thread(open_console)
+            return await opened[name](request)
 
         return run
 
