@@ -1,11 +1,19 @@
 """TCP servers in an event loop whose connections end with them."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def small_listener(address: tuple[str, int] = ("127.0.0.1", 0)) -> socket.socket:
+    """A listening socket whose connections receive about 64 KiB that are not read. The default can be 32 MiB."""
+    listener = socket.create_server(address, reuse_port=True)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+    return listener
 
 
 class Connections:

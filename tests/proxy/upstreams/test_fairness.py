@@ -14,6 +14,7 @@ import pytest
 from gateway.proxy.interfaces import Exchange
 from tests.proxy.upstreams.harness import Harness, Outcome, ended, running, settings
 from tests.support.fleet import OK, Fleet, Served, hang, well
+from tests.support.listening import small_listener
 from tests.support.processes import FACES, Face, Gateway
 from tests.support.raw import Caller
 from tests.support.small import Start, metric
@@ -238,7 +239,7 @@ async def test_requests_that_the_target_works_on_do_not_end(fleet: Fleet, sender
 
 
 async def test_uploads_that_the_target_does_not_read_do_not_end(senders: Clients) -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = small_listener()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with running(settings(url, max_connections=PLACES, connect_timeout=1.0)) as harness:
         size = 32 << 20

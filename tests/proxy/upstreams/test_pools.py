@@ -8,6 +8,7 @@ import pytest
 
 from tests.proxy.upstreams.harness import Harness, ended, running, settings
 from tests.support.fleet import OK, Fleet, Served, Target, hang, well
+from tests.support.listening import small_listener
 from tests.support.waiting import until
 
 
@@ -46,8 +47,8 @@ async def test_the_answer_to_an_upload_that_was_taken_slowly_has_a_time_limit(fl
     class Slow(Served):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
-            self.transport.pause_reading()
-            self.of.loop.call_later(0.8, self.transport.resume_reading)
+            self.of.loop.call_soon(self.transport.pause_reading)  # uvloop starts to read when this method returns
+            self.later(0.8, self.transport.resume_reading)
 
     target = fleet["a"]
     target.behaviour = hang
@@ -67,7 +68,7 @@ async def test_the_answer_to_an_upload_that_was_taken_slowly_has_a_time_limit(fl
 
 def _serve_with(target: Target, protocol: Callable[[Target], asyncio.Protocol]) -> asyncio.Server:
     async def start() -> asyncio.Server:
-        return await target.loop.create_server(lambda: protocol(target), *target.address)
+        return await target.loop.create_server(lambda: protocol(target), sock=small_listener(target.address))
 
     return asyncio.run_coroutine_threadsafe(start(), target.loop).result(5)
 

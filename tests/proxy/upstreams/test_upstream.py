@@ -1,7 +1,6 @@
 """Choosing targets over real sockets: load balancing, retries, ejection."""
 
 import asyncio
-import socket
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -14,7 +13,7 @@ from gateway.samples import Sample
 from gateway.settings.model import EjectSettings, TlsSettings
 from tests.proxy.upstreams.harness import Harness, ended, running, sending_first, settings
 from tests.support.fleet import OK, Behaviour, Fleet, Served, hang, reset, status, well
-from tests.support.listening import listening
+from tests.support.listening import listening, small_listener
 from tests.support.upstreams import Authority, Deaf, Refusing
 from tests.support.waiting import until
 
@@ -354,7 +353,7 @@ async def test_a_route_with_the_time_limit_of_its_upstream_or_a_longer_one_eject
 async def test_a_target_that_reads_no_upload_is_ejected_for_any_limit_of_the_route(fleet: Fleet) -> None:
     """The upstream's `idle_timeout` limits the time in which the target does not read."""
     size = 32 << 20
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = small_listener()
     unread = f"http://127.0.0.1:{listener.getsockname()[1]}"
     eject = EjectSettings(failures=1, for_=60.0)
     async with running(settings(unread, fleet["b"].url, eject=eject, idle_timeout=0.2)) as harness:
