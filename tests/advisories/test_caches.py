@@ -41,13 +41,13 @@ def test_CVE_2021_32701_on_one_connection_too(
 
 @pytest.mark.parametrize("pair", [("a:b", "a"), ("a", "a:b"), ("1:2", "1"), ("user:1", "user"), ("a\x1fb", "a")])
 def test_CVE_2026_33729_keys_of_the_cache_do_not_collide(
-    gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: TokenFactory, pair: tuple[str, str]
+    gateway: Gateway, upstream: RecordingUpstream, user: Account, token_factory: TokenFactory, pair: tuple[str, str]
 ) -> None:
     """Different sessions and subjects with equal concatenations stay distinct."""
     subject, session = pair
     passes(gateway, upstream, request("/api/x", fields=[user.line]))
     for sub, sid in ((f"{user.id}:{subject}", session), (user.id[:-1], user.id[-1] + session), (subject, session)):
-        forged = bearer(forge.good(user.token, sub=sub, sid=sid))
+        forged = bearer(token_factory.good(user.token, sub=sub, sid=sid))
         data = request("/api/x", fields=[forged])
         refuses(gateway, upstream, data, 401, {"user_inactive", "token_invalid"})
 
@@ -135,13 +135,13 @@ def test_a_disabled_user_of_a_lone_gateway_is_out_within_the_ttl(
 
 
 def test_a_missing_user_is_cached_for_at_most_the_ttl_and_nothing_grows(
-    gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: TokenFactory
+    gateway: Gateway, upstream: RecordingUpstream, user: Account, token_factory: TokenFactory
 ) -> None:
     """Clients cannot fill the memory with nonexistent users, even with valid tokens."""
     before = gateway.memory()
     with gateway.caller() as caller:
         for number in range(300):
-            forged = bearer(forge.good(user.token, sub=f"nobody-{number}"))
+            forged = bearer(token_factory.good(user.token, sub=f"nobody-{number}"))
             caller.send(request("/api/x", fields=[forged]))
             got = caller.receive()
             assert got.refused() == (401, "user_inactive")

@@ -140,19 +140,19 @@ def test_CVE_2026_33496_a_token_verified_for_one_issuer_is_not_accepted_for_anot
 
 
 def test_no_issuer_can_speak_for_the_gateway(
-    environment: Environment, present: Present, forge: TokenFactory, upstream: RecordingUpstream
+    environment: Environment, present: Present, token_factory: TokenFactory, upstream: RecordingUpstream
 ) -> None:
     """Local claims need a local key, independent of the kid of published keys. No `sub` equals a local user id."""
     user = signed_in(environment.gateway, "admin@example.com")
     idp = environment.idp
-    local = forge.claims(user.token)
+    local = token_factory.claims(user.token)
     for header in (idp.header(), idp.header(kid="k1"), idp.header(kid="k1", alg="ES256")):
         present(token(header, local, idp.sign))
     present(token(idp.header(alg="ES256", kid="k1"), local, with_curve(idp.curve)))
     # The gateway cannot issue tokens for an issuer either.
-    present(token(forge.header(), idp.claims(), with_curve(forge.curve)))
-    present(token(forge.header(typ="at+jwt"), idp.claims(aud="api"), with_curve(forge.curve)))
-    present(forge.good(user.token, sub="idp|bob"))
+    present(token(token_factory.header(), idp.claims(), with_curve(token_factory.curve)))
+    present(token(token_factory.header(typ="at+jwt"), idp.claims(aud="api"), with_curve(token_factory.curve)))
+    present(token_factory.good(user.token, sub="idp|bob"))
     assert environment.admits(upstream, user.token)["id"] == [user.id.encode()]
 
 
@@ -182,13 +182,15 @@ def test_algorithms_that_are_not_the_keys_or_not_accepted(environment: Environme
     present(token(idp.header(alg=None), idp.claims(), idp.sign))
 
 
-def test_keys_that_a_token_brings_or_points_to(environment: Environment, present: Present, forge: TokenFactory) -> None:
+def test_keys_that_a_token_brings_or_points_to(
+    environment: Environment, present: Present, token_factory: TokenFactory
+) -> None:
     asked = environment.other.asked.copy()
-    own = jwk_of(forge.rsa, "mine")
+    own = jwk_of(token_factory.rsa, "mine")
     elsewhere = environment.other.url + "/evil"
     for members in ({"jwk": own}, {"jku": elsewhere}, {"x5u": elsewhere}, {"kid": "../../../../dev/null"}):
         header = environment.idp.header(kid="mine") | members
-        present(token(header, environment.idp.claims(), with_rsa(forge.rsa, hashes.SHA256())))
+        present(token(header, environment.idp.claims(), with_rsa(token_factory.rsa, hashes.SHA256())))
     assert environment.other.asked == asked
 
 

@@ -48,14 +48,14 @@ Present = Callable[..., Answer]
 
 
 def test_the_forgeries_of_these_tests_would_be_accepted_with_the_right_key(
-    gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: TokenFactory
+    gateway: Gateway, upstream: RecordingUpstream, user: Account, token_factory: TokenFactory
 ) -> None:
     """The precondition of all refusals below. All three keys verify, each with its own algorithm."""
-    claims = forge.claims(user.token)
+    claims = token_factory.claims(user.token)
     for good in (
-        forge.good(user.token),
-        token(forge.header(kid="k0", alg="HS256"), claims, with_secret(forge.secret)),
-        token(forge.header(kid="k2", alg="RS512"), claims, with_rsa(forge.rsa, hashes.SHA512())),
+        token_factory.good(user.token),
+        token(token_factory.header(kid="k0", alg="HS256"), claims, with_secret(token_factory.secret)),
+        token(token_factory.header(kid="k2", alg="RS512"), claims, with_rsa(token_factory.rsa, hashes.SHA512())),
     ):
         received = passes(gateway, upstream, request("/api/x", fields=[bearer(good)]))
         assert received.values("x-user-id") == [user.id.encode()]
@@ -73,25 +73,25 @@ def test_the_tokens_we_issue_have_the_promised_form(gateway: Gateway, user: Acco
 
 
 def test_CVE_2022_29217_our_public_key_is_no_secret(
-    gateway: Gateway, present: Present, user: Account, forge: TokenFactory
+    gateway: Gateway, present: Present, user: Account, token_factory: TokenFactory
 ) -> None:
     """CVE-2024-33663, CVE-2026-39999, CVE-2026-48526, CVE-2026-102273: PEM, JWK and JWKS texts as HMAC secrets."""
     jwks = gateway.get("/.well-known/jwks.json").json()
-    claims = forge.claims(user.token)
-    for text in forge.public_texts(jwks):
+    claims = token_factory.claims(user.token)
+    for text in token_factory.public_texts(jwks):
         for kid in ("k1", "k0", "k2", None):
-            present(token(forge.header(alg="HS256", kid=kid), claims, with_secret(text)))
+            present(token(token_factory.header(alg="HS256", kid=kid), claims, with_secret(text)))
 
 
 @pytest.mark.parametrize("digest", ["sha256", "sha384", "sha512"])
 def test_an_hmac_is_no_signature_of_the_curve_key(
-    present: Present, user: Account, forge: TokenFactory, digest: str
+    present: Present, user: Account, token_factory: TokenFactory, digest: str
 ) -> None:
-    claims = forge.claims(user.token)
+    claims = token_factory.claims(user.token)
     for algorithm in ("HS256", "HS384", "HS512", "ES256"):
-        for secret in (forge.secret, b"", b"\0", b"k1"):
-            if (algorithm, digest, secret) != ("HS256", "sha256", forge.secret):
-                present(token(forge.header(alg=algorithm, kid="k1"), claims, with_secret(secret, digest)))
+        for secret in (token_factory.secret, b"", b"\0", b"k1"):
+            if (algorithm, digest, secret) != ("HS256", "sha256", token_factory.secret):
+                present(token(token_factory.header(alg=algorithm, kid="k1"), claims, with_secret(secret, digest)))
 
 
 def test_CVE_2026_102266_an_empty_or_short_secret_is_refused_at_start(gateways: Gateways, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_CVE_2026_102266_an_empty_or_short_secret_is_refused_at_start(gateways: 
 
 
 def test_a_key_of_an_algorithm_that_does_not_fit_is_refused_at_start(gateways: Gateways, tmp_path: Path) -> None:
-    curve, secret, rsa = gateways.forge.settings()
+    curve, secret, rsa = gateways.token_factory.settings()
     wrong = [curve | {"algorithm": name} for name in ("none", "HS256", "XX", "")]
     wrong += [secret | {"algorithm": name} for name in ("none", "ES256", "RS256")]
     wrong += [rsa | {"algorithm": "HS512"}]
@@ -126,35 +126,39 @@ def _refused_at_start(gateways: Gateways, folder: Path, keys: list[dict[str, str
 
 @pytest.mark.parametrize("claimed", ["RS256", "RS384", "PS512", "PS256", "ES256", "HS512"])
 def test_CVE_2026_48523_the_algorithm_is_the_keys_not_the_headers(
-    present: Present, user: Account, forge: TokenFactory, claimed: str
+    present: Present, user: Account, token_factory: TokenFactory, claimed: str
 ) -> None:
-    claims = forge.claims(user.token)
+    claims = token_factory.claims(user.token)
     for digest in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512()):
-        present(token(forge.header(alg=claimed, kid="k2"), claims, with_rsa(forge.rsa, digest)))
-    present(token(forge.header(alg="RS512", kid="k2"), claims, with_rsa(forge.rsa, hashes.SHA256())))
-    present(token(forge.header(alg=claimed, kid="k1"), claims, with_curve(forge.curve))) if claimed != "ES256" else None
+        present(token(token_factory.header(alg=claimed, kid="k2"), claims, with_rsa(token_factory.rsa, digest)))
+    present(token(token_factory.header(alg="RS512", kid="k2"), claims, with_rsa(token_factory.rsa, hashes.SHA256())))
+    present(
+        token(token_factory.header(alg=claimed, kid="k1"), claims, with_curve(token_factory.curve))
+    ) if claimed != "ES256" else None
 
 
 @pytest.mark.parametrize(
     "algorithm", ["none", "None", "NONE", "nOnE", "", None, "es256", " ES256", ["ES256"], 7, True, {}]
 )
 @pytest.mark.parametrize("kid", ["k1", None])
-def test_the_none_family(present: Present, user: Account, forge: TokenFactory, algorithm: Any, kid: str | None) -> None:
-    header = forge.header(kid=kid) | {"alg": algorithm}
-    claims = forge.claims(user.token)
+def test_the_none_family(
+    present: Present, user: Account, token_factory: TokenFactory, algorithm: Any, kid: str | None
+) -> None:
+    header = token_factory.header(kid=kid) | {"alg": algorithm}
+    claims = token_factory.claims(user.token)
     present(token(header, claims, unsigned))
-    present(token(header, claims, with_curve(forge.curve)))
+    present(token(header, claims, with_curve(token_factory.curve)))
     del header["alg"]
     present(token(header, claims, unsigned))
-    present(token(header, claims, with_curve(forge.curve)))
+    present(token(header, claims, with_curve(token_factory.curve)))
 
 
 @pytest.mark.parametrize("crit", [["x"], ["exp"], ["b64"], [], "x", None, ["alg"], 1])
 def test_CVE_2026_32597_critical_extensions_are_not_understood(
-    present: Present, user: Account, forge: TokenFactory, crit: Any
+    present: Present, user: Account, token_factory: TokenFactory, crit: Any
 ) -> None:
-    header = forge.header() | {"crit": crit, "x": 1, "b64": False}
-    present(token(header, forge.claims(user.token), with_curve(forge.curve)))
+    header = token_factory.header() | {"crit": crit, "x": 1, "b64": False}
+    present(token(header, token_factory.claims(user.token), with_curve(token_factory.curve)))
 
 
 @pytest.mark.parametrize(
@@ -162,17 +166,19 @@ def test_CVE_2026_32597_critical_extensions_are_not_understood(
     ["../../dev/null", "/dev/null", "k3", "", "K1", "k1 ", "k1\0", "' OR 1=1", "file:///dev/null", 1, ["k1"],
      {"kid": "k1"}, True, "k" * 3000],
 )  # fmt: skip
-def test_a_kid_is_a_name_and_nothing_else(present: Present, user: Account, forge: TokenFactory, kid: Any) -> None:
-    claims = forge.claims(user.token)
-    for sign in (with_curve(forge.curve), with_secret(b""), unsigned):
-        present(token(forge.header(kid=kid), claims, sign))
+def test_a_kid_is_a_name_and_nothing_else(
+    present: Present, user: Account, token_factory: TokenFactory, kid: Any
+) -> None:
+    claims = token_factory.claims(user.token)
+    for sign in (with_curve(token_factory.curve), with_secret(b""), unsigned):
+        present(token(token_factory.header(kid=kid), claims, sign))
 
 
 @pytest.mark.parametrize("name", ["jku", "x5u", "jwk", "x5c"])
 def test_keys_that_a_token_brings_along_are_not_looked_at(
-    present: Present, upstream: RecordingUpstream, user: Account, forge: TokenFactory, name: str
+    present: Present, upstream: RecordingUpstream, user: Account, token_factory: TokenFactory, name: str
 ) -> None:
-    numbers = forge.stranger.public_key().public_numbers()
+    numbers = token_factory.stranger.public_key().public_numbers()
     jwk = {
         "kty": "EC",
         "crv": "P-256",
@@ -183,8 +189,8 @@ def test_keys_that_a_token_brings_along_are_not_looked_at(
     brought = {"jku": upstream.url + "/jwks", "x5u": upstream.url + "/x5u", "jwk": jwk, "x5c": ["AAAA"]}[name]
     links = len(upstream.links)
     for kid in ("k9", "k1", None):
-        header = forge.header(kid=kid) | {name: brought}
-        present(token(header, forge.claims(user.token), with_curve(forge.stranger)))
+        header = token_factory.header(kid=kid) | {name: brought}
+        present(token(header, token_factory.claims(user.token), with_curve(token_factory.stranger)))
     assert upstream.requests == []
     assert len(upstream.links) == links
 
@@ -193,21 +199,21 @@ def _signing_with(signature: bytes) -> Callable[[bytes], bytes]:
     return lambda _: signature
 
 
-def test_a_signature_by_another_key_is_refused(present: Present, user: Account, forge: TokenFactory) -> None:
-    claims = forge.claims(user.token)
-    present(token(forge.header(), claims, with_curve(forge.stranger)))
+def test_a_signature_by_another_key_is_refused(present: Present, user: Account, token_factory: TokenFactory) -> None:
+    claims = token_factory.claims(user.token)
+    present(token(token_factory.header(), claims, with_curve(token_factory.stranger)))
     for signature in (b"", bytes(64), bytes(63), b"\xff" * 64, b"\0" * 32 + b"\1" + b"\0" * 31):
-        present(token(forge.header(), claims, _signing_with(signature)))
+        present(token(token_factory.header(), claims, _signing_with(signature)))
 
 
-def test_no_secret_is_in_the_public_key_set(gateway: Gateway, forge: TokenFactory) -> None:
+def test_no_secret_is_in_the_public_key_set(gateway: Gateway, token_factory: TokenFactory) -> None:
     answer = gateway.get("/.well-known/jwks.json")
     assert answer.value("cache-control") == b"max-age=300"
     keys = answer.json()["keys"]
     assert {key["kid"] for key in keys} == {"k1", "k2"}
     private = {"d", "p", "q", "dp", "dq", "qi", "k", "oth"}
     assert not any(private & set(key) for key in keys)
-    assert forge.secret not in answer.body
+    assert token_factory.secret not in answer.body
 
 
 # ---- claims
@@ -215,9 +221,9 @@ def test_no_secret_is_in_the_public_key_set(gateway: Gateway, forge: TokenFactor
 
 @pytest.mark.parametrize("name", ["iss", "sub", "aud", "exp", "iat", "nbf", "jti", "sid"])
 def test_kong_claims_to_verify_every_claim_is_required(
-    present: Present, user: Account, forge: TokenFactory, name: str
+    present: Present, user: Account, token_factory: TokenFactory, name: str
 ) -> None:
-    present(forge.good(user.token, **{name: None}), INVALID, "token_expired")
+    present(token_factory.good(user.token, **{name: None}), INVALID, "token_expired")
 
 
 NOW = time.time
@@ -253,38 +259,38 @@ WRONG_CLAIMS: dict[str, Callable[[], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("changes", WRONG_CLAIMS.values(), ids=WRONG_CLAIMS)
 def test_apisix_13468_a_claim_of_a_wrong_kind_is_refused(
-    present: Present, user: Account, forge: TokenFactory, changes: Callable[[], dict[str, Any]]
+    present: Present, user: Account, token_factory: TokenFactory, changes: Callable[[], dict[str, Any]]
 ) -> None:
-    claims = forge.claims(user.token) | changes()
-    present(token(forge.header(), claims, with_curve(forge.curve)), INVALID, "token_expired")
+    claims = token_factory.claims(user.token) | changes()
+    present(token(token_factory.header(), claims, with_curve(token_factory.curve)), INVALID, "token_expired")
 
 
 @pytest.mark.parametrize(
     "text", ["1e400", "-1e400", "NaN", "Infinity", "1e9999", '"1e10"', "99999999999999999999.5", "0x7fffffff"]
 )
 def test_apisix_13468_a_time_that_is_no_time_is_refused(
-    present: Present, user: Account, forge: TokenFactory, text: str
+    present: Present, user: Account, token_factory: TokenFactory, text: str
 ) -> None:
-    claims = forge.claims(user.token)
+    claims = token_factory.claims(user.token)
     for name in ("exp", "nbf", "iat"):
         changed = json.dumps(claims | {name: "HERE"}).replace('"HERE"', text).encode()
-        present(token(forge.header(), changed, with_curve(forge.curve)), INVALID, "token_expired")
+        present(token(token_factory.header(), changed, with_curve(token_factory.curve)), INVALID, "token_expired")
 
 
 def test_an_expired_token_is_refused_as_expired_beyond_the_leeway(
-    gateway: Gateway, upstream: RecordingUpstream, present: Present, user: Account, forge: TokenFactory
+    gateway: Gateway, upstream: RecordingUpstream, present: Present, user: Account, token_factory: TokenFactory
 ) -> None:
     for age in (10, 3600, 10**8):
-        present(forge.good(user.token, exp=int(time.time()) - age), "token_expired")
-    still = forge.good(user.token, exp=int(time.time()) - 1)
+        present(token_factory.good(user.token, exp=int(time.time()) - age), "token_expired")
+    still = token_factory.good(user.token, exp=int(time.time()) - 1)
     passes(gateway, upstream, request("/api/x", fields=[bearer(still)]))
 
 
 @pytest.mark.parametrize(
     "typ", [None, "JWT", "jwt", "", "rt+jwt", "refresh", "at", "at+jwt ", 7, ["at+jwt"], "id+jwt", "logout+jwt"]
 )
-def test_token_type_confusion(present: Present, user: Account, forge: TokenFactory, typ: Any) -> None:
-    present(token(forge.header(typ=typ), forge.claims(user.token), with_curve(forge.curve)))
+def test_token_type_confusion(present: Present, user: Account, token_factory: TokenFactory, typ: Any) -> None:
+    present(token(token_factory.header(typ=typ), token_factory.claims(user.token), with_curve(token_factory.curve)))
 
 
 def test_a_refresh_token_is_no_access_token(gateway: Gateway, present: Present) -> None:
@@ -299,9 +305,9 @@ def test_a_refresh_token_is_no_access_token(gateway: Gateway, present: Present) 
     "subject", ["0", "nobody", "{id}:x", "{id}|x", "x|{id}", " {id}", "{id} ", "*", "../{id}", "{id}\0", "%", "_"]
 )
 def test_CVE_2026_33729_a_subject_is_never_empty(
-    present: Present, user: Account, forge: TokenFactory, subject: str
+    present: Present, user: Account, token_factory: TokenFactory, subject: str
 ) -> None:
-    present(forge.good(user.token, sub=subject.format(id=user.id)), "user_inactive", INVALID)
+    present(token_factory.good(user.token, sub=subject.format(id=user.id)), "user_inactive", INVALID)
 
 
 # ---- transport of a credential
@@ -384,12 +390,12 @@ def test_kong_9946_tokens_in_cookies_queries_and_bodies_are_not_looked_at(
 
 
 def test_CVE_2024_33664_a_credential_over_8_KiB_is_refused_unread(
-    gateway: Gateway, upstream: RecordingUpstream, present: Present, user: Account, forge: TokenFactory
+    gateway: Gateway, upstream: RecordingUpstream, present: Present, user: Account, token_factory: TokenFactory
 ) -> None:
-    padded = forge.good(user.token, pad="x" * 5000)
+    padded = token_factory.good(user.token, pad="x" * 5000)
     assert len(padded) < 8000
     passes(gateway, upstream, request("/api/x", fields=[bearer(padded)]))
-    large = forge.good(user.token, pad="x" * 6200)
+    large = token_factory.good(user.token, pad="x" * 6200)
     assert len(large) > 8192
     present(large)
     present("x" * 8193)
@@ -453,10 +459,10 @@ def test_a_changed_token_is_refused_though_the_good_one_is_cached(
     ],
 )
 def test_parts_that_are_not_the_json_they_should_be(
-    present: Present, user: Account, forge: TokenFactory, text: bytes
+    present: Present, user: Account, token_factory: TokenFactory, text: bytes
 ) -> None:
-    present(token(text, forge.claims(user.token), with_curve(forge.curve)))
-    present(token(forge.header(), text, with_curve(forge.curve)))
+    present(token(text, token_factory.claims(user.token), with_curve(token_factory.curve)))
+    present(token(token_factory.header(), text, with_curve(token_factory.curve)))
 
 
 def test_an_encrypted_token_is_no_token(present: Present) -> None:

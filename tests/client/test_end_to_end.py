@@ -106,13 +106,13 @@ def test_a_websocket_handshake_carries_it_too(gateway: Gateway, upstream: Record
 
 
 def test_it_opens_nothing_at_the_gateway(
-    gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: TokenFactory
+    gateway: Gateway, upstream: RecordingUpstream, user: Account, token_factory: TokenFactory
 ) -> None:
     """Token type confusion: neither the assertion, nor its claims with the audience and ids of an access token."""
     assertion = only(passes(gateway, upstream, request("/api/x", fields=[user.line])).values(HEADER))
     refuses(gateway, upstream, request("/api/x", fields=[bearer(assertion)]), 401, "token_invalid")
     claims = claims_of(assertion) | {"aud": "gateway", "sid": "s", "jti": "j", "nbf": claims_of(assertion)["iat"]}
-    dressed = token(header_of(assertion), claims, with_curve(forge.curve))
+    dressed = token(header_of(assertion), claims, with_curve(token_factory.curve))
     refuses(gateway, upstream, request("/api/x", fields=[bearer(dressed)]), 401, "token_invalid")
 
 

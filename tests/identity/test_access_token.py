@@ -164,9 +164,9 @@ def test_every_own_token_with_all_required_claims_is_accepted(good: str) -> None
 
 
 def _texts_of_our_public_keys() -> list[bytes]:
-    forge = TokenFactory()
-    forge.curve, forge.rsa = CURVE, RSA
-    return forge.public_texts({"keys": RING.jwks()["keys"]})
+    token_factory = TokenFactory()
+    token_factory.curve, token_factory.rsa = CURVE, RSA
+    return token_factory.public_texts({"keys": RING.jwks()["keys"]})
 
 
 PUBLIC_TEXTS = _texts_of_our_public_keys()

@@ -91,8 +91,8 @@ def test_both_directions_and_all_issuers_have_lines_of_their_own(
 
 def own_tokens(gateways: Gateways, account: Account, now: int) -> list[str]:
     """Tokens with times that another replica would give them if its clock were wrong."""
-    ahead = gateways.forge.good(account.token, iat=now + 60, nbf=now + 60, exp=now + 900)
-    behind = gateways.forge.good(account.token, iat=now - 900, nbf=now - 900, exp=now - 8)
+    ahead = gateways.token_factory.good(account.token, iat=now + 60, nbf=now + 60, exp=now + 900)
+    behind = gateways.token_factory.good(account.token, iat=now - 900, nbf=now - 900, exp=now - 8)
     return [ahead, behind]
 
 

@@ -202,14 +202,14 @@ def test_it_ends_when_access_is_taken_away(deployment: Deployment, scripted: Rec
 
 
 def test_it_ends_when_the_token_expires(
-    gateways: Gateways, face: Face, scripted: RecordingUpstream, forge: TokenFactory
+    gateways: Gateways, face: Face, scripted: RecordingUpstream, token_factory: TokenFactory
 ) -> None:
     """The leeway for clock differences applies as for requests; this gateway has none."""
     gateway = gateways.gateway("punctual", face, tokens={"leeway": "0s"})
     deployment = Deployment(gateway, gateway, propagation=0.0)
     account = gateway.newcomer()
     expires = int(time.time()) + 2
-    token = forge.good(account.token, exp=expires)
+    token = token_factory.good(account.token, exp=expires)
     brief = Account(account.id, account.email, token)
     with (
         LongConnections(deployment, brief, PLACES["user"]) as connections,

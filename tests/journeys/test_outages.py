@@ -192,10 +192,10 @@ def stop_database(replicas: Replicated, how: str) -> Callable[[], None]:
 
 @pytest.mark.parametrize("how", ["stopped", "killed", "paused"])
 def test_without_the_database_cached_users_go_on_until_their_time_is_up(
-    replicas: Replicated, both: tuple[Gateway, ...], forge: TokenFactory, upstream: RecordingUpstream, how: str
+    replicas: Replicated, both: tuple[Gateway, ...], token_factory: TokenFactory, upstream: RecordingUpstream, how: str
 ) -> None:
     account = both[0].newcomer()
-    unknown = bearer(forge.good(account.token, sub=f"unknown-{how}"))
+    unknown = bearer(token_factory.good(account.token, sub=f"unknown-{how}"))
     eventually(lambda: called(both[0], account) == SERVED and called(both[1], account) == SERVED)
     restore = stop_database(replicas, how)
     stopped = time.monotonic()

@@ -45,11 +45,13 @@ NEVER = {"internal_error"}
 class Causes:
     """A request for each code that causes it."""
 
-    def __init__(self, gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: TokenFactory) -> None:
+    def __init__(
+        self, gateway: Gateway, upstream: RecordingUpstream, user: Account, token_factory: TokenFactory
+    ) -> None:
         self.gateway = gateway
         self.upstream = upstream
         self.user = user
-        self.forge = forge
+        self.token_factory = token_factory
 
     def login(self, email: str, password: str) -> Answer:
         return self.gateway.post("/auth/login", {"email": email, "password": password})
@@ -73,10 +75,10 @@ class Causes:
         return self.gateway.get("/api/x", bearer(self.user.token[:-2]))
 
     def token_expired(self) -> Answer:
-        return self.gateway.get("/api/x", bearer(self.forge.good(self.user.token, exp=1_000_000_000)))
+        return self.gateway.get("/api/x", bearer(self.token_factory.good(self.user.token, exp=1_000_000_000)))
 
     def user_inactive(self) -> Answer:
-        return self.gateway.get("/api/x", bearer(self.forge.good(self.user.token, sub="nobody")))
+        return self.gateway.get("/api/x", bearer(self.token_factory.good(self.user.token, sub="nobody")))
 
     def invalid_credentials(self) -> Answer:
         return self.login(self.user.email, "wrong password")
@@ -146,8 +148,8 @@ def test_every_code_is_met_somewhere() -> None:
 
 
 @pytest.fixture
-def causes(gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: TokenFactory) -> Causes:
-    return Causes(gateway, upstream, user, forge)
+def causes(gateway: Gateway, upstream: RecordingUpstream, user: Account, token_factory: TokenFactory) -> Causes:
+    return Causes(gateway, upstream, user, token_factory)
 
 
 def unmet(gateway: Gateway, code: str) -> bool:

@@ -68,7 +68,7 @@ NO_LOCKOUT = {"failures": 1_000_000, "per_address_failures": 1_000_000}
 ROLES = {"admin": ["editor"], "editor": ["user"], "user": [], "auditor": []}
 
 
-def standard(upstreams: Upstreams, forge: TokenFactory, folder: Path) -> Configuration:
+def standard(upstreams: Upstreams, token_factory: TokenFactory, folder: Path) -> Configuration:
     """The configuration of the advisory and conformance tests: every kind of route over every kind of upstream."""
     web = upstreams.web.url
     secure = {"targets": [upstreams.secure.url], "eject": None, "connect_timeout": "2s"}
@@ -76,7 +76,7 @@ def standard(upstreams: Upstreams, forge: TokenFactory, folder: Path) -> Configu
         "server": {"max_header_size": "16KiB", "drain": "5s"},
         "storage": {"database": f"sqlite:///{folder / 'gateway.db'}"},
         "accounts": {"password": {"bcrypt_rounds": 4}, "lockout": NO_LOCKOUT, "registration_limit": None},
-        "tokens": {"keys": forge.settings(), "access_ttl": "2h"},
+        "tokens": {"keys": token_factory.settings(), "access_ttl": "2h"},
         "roles": ROLES,
         "upstreams": {
             "web": {"targets": [web], "eject": None},

@@ -51,14 +51,14 @@ class Gateways:
     def __init__(self, upstreams: Upstreams, folder: Path) -> None:
         self.upstreams = upstreams
         self.folder = folder
-        self.forge = TokenFactory()
+        self.token_factory = TokenFactory()
         self._running: dict[tuple[str, Face, Engine], Gateway] = {}
         self._used: dict[tuple[str, Face, Engine], float] = {}
         self._started = 0
         self._seed: Path | None = None
 
     def configuration(self, folder: Path, engine: Engine = "native") -> Configuration:
-        return with_engine(standard(self.upstreams, self.forge, folder), engine)
+        return with_engine(standard(self.upstreams, self.token_factory, folder), engine)
 
     def gateway(
         self,
@@ -204,8 +204,8 @@ def relaxed(gateways: Gateways, face: Face, engine: Engine) -> Gateway:
 
 
 @pytest.fixture
-def forge(gateways: Gateways) -> TokenFactory:
-    return gateways.forge
+def token_factory(gateways: Gateways) -> TokenFactory:
+    return gateways.token_factory
 
 
 @pytest.fixture
