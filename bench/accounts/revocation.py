@@ -14,7 +14,7 @@ _PATIENCE = 5.0  # seconds
 Revoke = Callable[[Account], None]
 
 
-class Way(NamedTuple):
+class Revocation(NamedTuple):
     """A kind of revocation: a path that is served before and refused afterwards, the action, and the credential."""
 
     path: str
@@ -31,26 +31,26 @@ def measure(deployment: Deployment, *, trials: int, tell: Callable[[str], None])
         found: dict[str, list[float]] = {}
         admin = here.newcomer(caller)
         here.command("users", "set-roles", admin.email, "admin", "user")
-        for name, way in _ways(here, caller, admin).items():
+        for name, revocation in _revocations(here, caller, admin).items():
             tell(f"revocation: {name}")
             found[name] = []
             for _ in range(trials):
                 account = here.newcomer(caller)
-                if way.path != "/api/x":  # a role can only be removed after it was given
+                if revocation.path != "/api/x":  # a role can only be removed after it was given
                     roles = {"roles": ["auditor", "user"]}
                     caller.must("PATCH", f"/auth/users/{account.id}", roles, admin.token)
-                found[name].append(_trial(watcher, account, way))
+                found[name].append(_trial(watcher, account, revocation))
         return found
 
 
-def _trial(watcher: Caller, account: Account, way: Way) -> float:
-    begun, presented = time.perf_counter(), way.presented(account)
-    while watcher.ask("GET", way.path, token=presented).status != 200:
+def _trial(watcher: Caller, account: Account, revocation: Revocation) -> float:
+    begun, presented = time.perf_counter(), revocation.presented(account)
+    while watcher.ask("GET", revocation.path, token=presented).status != 200:
         if time.perf_counter() - begun > _PATIENCE:
             raise BenchError("the other replica refuses a new credential")
-    way.revoke(account)
+    revocation.revoke(account)
     revoked = time.perf_counter()
-    while watcher.ask("GET", way.path, token=presented).status == 200:
+    while watcher.ask("GET", revocation.path, token=presented).status == 200:
         if time.perf_counter() - revoked > _PATIENCE:
             raise BenchError("a revocation was not seen")
     return (time.perf_counter() - revoked) * 1000
@@ -69,7 +69,7 @@ class _Administrator(NamedTuple):
         return revoke
 
 
-def _ways(here: Gateway, caller: Caller, admin: Account) -> dict[str, Way]:
+def _revocations(here: Gateway, caller: Caller, admin: Account) -> dict[str, Revocation]:
     """All kinds of revocation by name."""
     administrator = _Administrator(caller, admin)
 
@@ -78,22 +78,22 @@ def _ways(here: Gateway, caller: Caller, admin: Account) -> dict[str, Way]:
 
     return {
         **_by_the_administrator(administrator),
-        "command: disable": Way("/api/x", command),
+        "command: disable": Revocation("/api/x", command),
         **_by_oneself(caller),
         **_of_keys(caller, administrator),
     }
 
 
-def _by_the_administrator(admin: _Administrator) -> dict[str, Way]:
+def _by_the_administrator(admin: _Administrator) -> dict[str, Revocation]:
     return {
-        "API: disable": Way("/api/x", admin.doing("PATCH", "", {"is_active": False})),
-        "API: roles": Way("/api/audit/x", admin.doing("PATCH", "", {"roles": ["user"]})),
-        "API: revoke": Way("/api/x", admin.doing("POST", "/revoke")),
-        "API: delete": Way("/api/x", admin.doing("DELETE", "")),
+        "API: disable": Revocation("/api/x", admin.doing("PATCH", "", {"is_active": False})),
+        "API: roles": Revocation("/api/audit/x", admin.doing("PATCH", "", {"roles": ["user"]})),
+        "API: revoke": Revocation("/api/x", admin.doing("POST", "/revoke")),
+        "API: delete": Revocation("/api/x", admin.doing("DELETE", "")),
     }
 
 
-def _by_oneself(caller: Caller) -> dict[str, Way]:
+def _by_oneself(caller: Caller) -> dict[str, Revocation]:
     def logout(account: Account) -> None:
         caller.must("POST", "/auth/logout", token=account.token)
 
@@ -110,14 +110,14 @@ def _by_oneself(caller: Caller) -> dict[str, Way]:
         caller.must("DELETE", f"/auth/sessions/{sessions[0]['id']}", token=account.token)
 
     return {
-        "logout": Way("/api/x", logout),
-        "logout-all": Way("/api/x", logout_all),
-        "password change": Way("/api/x", password),
-        "session removed": Way("/api/x", elsewhere),
+        "logout": Revocation("/api/x", logout),
+        "logout-all": Revocation("/api/x", logout_all),
+        "password change": Revocation("/api/x", password),
+        "session removed": Revocation("/api/x", elsewhere),
     }
 
 
-def _of_keys(caller: Caller, admin: _Administrator) -> dict[str, Way]:
+def _of_keys(caller: Caller, admin: _Administrator) -> dict[str, Revocation]:
     def key(account: Account) -> str:
         made: str = caller.must("POST", "/auth/api-keys", {"name": "bench"}, account.token).json()["key"]
         return made
@@ -128,6 +128,6 @@ def _of_keys(caller: Caller, admin: _Administrator) -> dict[str, Way]:
 
     disable = admin.doing("PATCH", "", {"is_active": False})
     return {
-        "API key: deleted": Way("/api/x", delete_key, key),
-        "API key: owner disabled": Way("/api/x", disable, key),
+        "API key: deleted": Revocation("/api/x", delete_key, key),
+        "API key: owner disabled": Revocation("/api/x", disable, key),
     }

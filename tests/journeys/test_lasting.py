@@ -66,7 +66,7 @@ def _command(*words: str, input: str | None = None) -> Change:
 
 
 PASSWORD = "another good password"
-WAYS: dict[str, tuple[Change, str]] = {
+REVOCATIONS: dict[str, tuple[Change, str]] = {
     "logout": (_post("/auth/logout"), "token_revoked"),
     "logout everywhere": (_from_another_session("/auth/logout-all"), "token_revoked"),
     "session removed": (_removed, "token_revoked"),
@@ -180,12 +180,14 @@ def scripted(upstream: RecordingUpstream) -> RecordingUpstream:
 PLACES = {"user": ("/sockets", "/api"), "editor": ("/sockets-of-editors", "/editors")}
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_it_ends_when_access_is_taken_away(deployment: Deployment, scripted: RecordingUpstream, way: str) -> None:
-    change, reason = WAYS[way]
+@pytest.mark.parametrize("revocation", REVOCATIONS)
+def test_it_ends_when_access_is_taken_away(
+    deployment: Deployment, scripted: RecordingUpstream, revocation: str
+) -> None:
+    change, reason = REVOCATIONS[revocation]
     account, bystander = deployment.first.newcomer(), deployment.first.newcomer()
     place = PLACES["user"]
-    if way == "another role":
+    if revocation == "another role":
         place = PLACES["editor"]
         deployment.command("users", "set-roles", account.email, "editor")
         for gateway in deployment.all:
@@ -195,7 +197,7 @@ def test_it_ends_when_access_is_taken_away(deployment: Deployment, scripted: Rec
         LongConnections(deployment, bystander, PLACES["user"]) as others,
     ):
         since = change(deployment, account)
-        delay = deployment.propagation if way in BY_COMMAND else 0.0
+        delay = deployment.propagation if revocation in BY_COMMAND else 0.0
         connections.over(since, delay + WITHIN, 1008, reason)
         others.check()
     eventually(lambda: all(received.link.ended for received in scripted.requests if b"lasting" in received.target))

@@ -30,8 +30,8 @@ from tests.support.websockets import FarEnd, Socket, echoing, handshake, switchi
 from tests.support.websockets import close as close_frame
 from tests.support.wording import bearer, chunked, request
 
-Way = tuple[Face, Engine]
-WAYS: tuple[Way, ...] = (("serve", "native"), ("asgi", "native"), ("serve", "httpx"), ("asgi", "httpx"))
+Variant = tuple[Face, Engine]
+VARIANTS: tuple[Variant, ...] = (("serve", "native"), ("asgi", "native"), ("serve", "httpx"), ("asgi", "httpx"))
 LARGE = "X-Large: " + "x" * 14_000
 LIMITED = {
     "path": "/limited/**",
@@ -322,11 +322,13 @@ def scripts(upstreams: Upstreams) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def environments(
     upstreams: Upstreams, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[Way], Environment]]:
+) -> Iterator[Callable[[Variant], Environment]]:
     """The environment of each face and engine, started at the first use."""
     with ExitStack() as stack:
         yield cache(
-            lambda way: stack.enter_context(serving(way[0], way[1], upstreams, tmp_path_factory.mktemp("gateway")))
+            lambda variant: stack.enter_context(
+                serving(variant[0], variant[1], upstreams, tmp_path_factory.mktemp("gateway"))
+            )
         )
 
 
@@ -348,15 +350,15 @@ def serving(face: Face, engine: Engine, upstreams: Upstreams, folder: Path, **se
 
 
 @pytest.mark.parametrize(
-    ("way", "kind"),
+    ("variant", "kind"),
     [
-        pytest.param(way, kind, id="-".join(["+".join(way), kind]))
-        for way in WAYS
-        for kind in (EVERY if way[1] == "native" else OF_ENGINES)
+        pytest.param(variant, kind, id="-".join(["+".join(variant), kind]))
+        for variant in VARIANTS
+        for kind in (EVERY if variant[1] == "native" else OF_ENGINES)
     ],
 )
-def test_a_request_leaves_no_cycle(environments: Callable[[Way], Environment], way: Way, kind: str) -> None:
-    environment, plays = environments(way), EVERY[kind]
+def test_a_request_leaves_no_cycle(environments: Callable[[Variant], Environment], variant: Variant, kind: str) -> None:
+    environment, plays = environments(variant), EVERY[kind]
     if not environment.gateway.garbage(lambda: [play(environment) for play in plays.values()]):
         return
     culprits = {

@@ -1,8 +1,8 @@
 """The conformance suite runs over both engines and both servers.
 
 Every case runs by `gateway serve` with either engine, and by the ASGI application with the native one. Tests of
-behaviour that depends on server and engine together (streaming, aborting or delaying a response) are marked `every_way`
-and also run with httpx by the ASGI application.
+behaviour that depends on server and engine together (streaming, aborting or delaying a response) are marked
+`every_variant` and also run with httpx by the ASGI application.
 """
 
 from typing import NamedTuple
@@ -12,8 +12,8 @@ import pytest
 from tests.support.processes import Engine, Face
 
 
-class Way(NamedTuple):
-    """A way to run the gateway."""
+class Variant(NamedTuple):
+    """A server and an engine."""
 
     face: Face
     engine: Engine
@@ -22,29 +22,31 @@ class Way(NamedTuple):
         return self.face if self.engine == "native" else f"{self.face}+{self.engine}"
 
 
-WAYS = (Way("serve", "native"), Way("asgi", "native"), Way("serve", "httpx"))
-EVERY_WAY = (*WAYS, Way("asgi", "httpx"))
+VARIANTS = (Variant("serve", "native"), Variant("asgi", "native"), Variant("serve", "httpx"))
+EVERY_VARIANT = (*VARIANTS, Variant("asgi", "httpx"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "way" in metafunc.fixturenames:
-        ways: tuple[Way, ...] = EVERY_WAY if any(metafunc.definition.iter_markers("every_way")) else WAYS
+    if "variant" in metafunc.fixturenames:
+        variants: tuple[Variant, ...] = (
+            EVERY_VARIANT if any(metafunc.definition.iter_markers("every_variant")) else VARIANTS
+        )
         if "face" not in metafunc.fixturenames:  # the test chooses it
-            ways = tuple(way for way in ways if way.face == "serve")
-        metafunc.parametrize("way", ways, ids=str, indirect=True, scope="session")
+            variants = tuple(variant for variant in variants if variant.face == "serve")
+        metafunc.parametrize("variant", variants, ids=str, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
-def way(request: pytest.FixtureRequest) -> Way:
-    chosen: Way = request.param
+def variant(request: pytest.FixtureRequest) -> Variant:
+    chosen: Variant = request.param
     return chosen
 
 
 @pytest.fixture(scope="session")
-def face(way: Way) -> Face:
-    return way.face
+def face(variant: Variant) -> Face:
+    return variant.face
 
 
 @pytest.fixture(scope="session")
-def engine(way: Way) -> Engine:
-    return way.engine
+def engine(variant: Variant) -> Engine:
+    return variant.engine

@@ -12,7 +12,7 @@ from tests.support.scripts import HeldConnection, Swallowing, answer, in_turn, r
 from tests.support.waiting import eventually, within
 from tests.support.wording import chunked, request
 
-pytestmark = pytest.mark.every_way
+pytestmark = pytest.mark.every_variant
 
 
 def hang_up(then: str) -> Script:

@@ -10,7 +10,7 @@ from tests.support.waiting import eventually
 from tests.support.websockets import ACCEPT, bearing, echoing, encode, handshake, text
 from tests.support.wording import chunked, request
 
-pytestmark = pytest.mark.every_way
+pytestmark = pytest.mark.every_variant
 
 
 def test_a_websocket_goes_by_one_relay(gateway: Gateway, upstream: RecordingUpstream, user: Account) -> None:

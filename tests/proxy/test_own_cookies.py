@@ -12,7 +12,7 @@ from tests.support.waiting import eventually
 from tests.support.websockets import Socket, echoing, handshake
 from tests.support.wording import request
 
-pytestmark = pytest.mark.every_way
+pytestmark = pytest.mark.every_variant
 
 IDENTITY = {"headers": {"email_verified": "X-Verified", "acr": "X-Acr", "session": "X-Session"}}
 

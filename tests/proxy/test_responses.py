@@ -15,7 +15,7 @@ from tests.support.scripts import HeldConnection, answer, raw, response
 from tests.support.waiting import eventually
 from tests.support.wording import chunked, request
 
-pytestmark = pytest.mark.every_way
+pytestmark = pytest.mark.every_variant
 
 LONG_AGO = "Mon, 01 Jan 2001 00:00:00 GMT"
 OURS = {b"connection", b"keep-alive", b"transfer-encoding", b"via"}

@@ -14,7 +14,7 @@ from tests.support.upstreams import Upstreams
 from tests.support.waiting import eventually, within
 from tests.support.wording import chunked, request
 
-pytestmark = pytest.mark.every_way
+pytestmark = pytest.mark.every_variant
 
 UNREACHABLE = (502, "upstream_unreachable")
 UPSTREAM_INVALID = (502, "upstream_invalid")

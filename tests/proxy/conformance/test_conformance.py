@@ -37,7 +37,7 @@ def test_a_request_reaches_the_upstream_once_and_as_it_should(
         assert received.values(field) == list(values), field
 
 
-@pytest.mark.every_way
+@pytest.mark.every_variant
 @pytest.mark.parametrize("case", RETURNED, ids=responses.named)
 def test_a_response_reaches_the_caller_as_it_should(
     gateway: Gateway, upstream: RecordingUpstream, case: Returned
