@@ -10,7 +10,7 @@ from tests.support.processes import Gateway
 from tests.support.raw import Caller, MiB
 from tests.support.recording import RecordingUpstream
 from tests.support.scale import WHOLE
-from tests.support.scripts import Pouring, Swallowing
+from tests.support.scripts import LongBody, UploadCounter
 from tests.support.wording import request
 
 BLOCK = bytes(range(256)) * 256
@@ -60,12 +60,12 @@ def test_a_large_download_to_a_slow_reader_stays_flat(
     gateway: Gateway, upstream: RecordingUpstream, chunks: bool
 ) -> None:
     size = size_for(gateway)
-    pouring = Pouring(size, BLOCK, chunked=chunks)
-    upstream.on("/public/large", pouring)
+    long_body = LongBody(size, BLOCK, chunked=chunks)
+    upstream.on("/public/large", long_body)
     before = gateway.memory()
     with gateway.caller(timeout=30) as caller:
         head = caller.send(request("/public/large")).receive_head()
-        sent = standing_still(lambda: pouring.sent)
+        sent = standing_still(lambda: long_body.sent)
         assert sent < IN_BETWEEN, "the upstream was read though nobody read the answer"
         assert gateway.memory() - before < GROWTH
         tally = Tally()
@@ -78,8 +78,8 @@ def test_a_large_download_to_a_slow_reader_stays_flat(
 def test_a_large_upload_to_a_slow_upstream_stays_flat(
     gateway: Gateway, upstream: RecordingUpstream, chunks: bool
 ) -> None:
-    size, swallowing = size_for(gateway), Swallowing()
-    upstream.on("/uploads/large", swallowing)
+    size, upload_counter = size_for(gateway), UploadCounter()
+    upstream.on("/uploads/large", upload_counter)
     before = gateway.memory()
     with gateway.caller(timeout=30) as caller:
         sender = Sender(caller, size, chunks)
@@ -87,11 +87,11 @@ def test_a_large_upload_to_a_slow_upstream_stays_flat(
         sent = standing_still(lambda: sender.sent)
         assert sent < IN_BETWEEN, "the caller was read though nobody took the body"
         assert gateway.memory() - before < GROWTH
-        swallowing.open()
+        upload_counter.open()
         peak = _while_watching(gateway, lambda: caller.receive("POST"))
         sender.join(30)
-    assert swallowing.taken == size
-    assert swallowing.sum == expected(size)
+    assert upload_counter.taken == size
+    assert upload_counter.sum == expected(size)
     assert peak - before < GROWTH
 
 
@@ -138,7 +138,7 @@ def _while_watching(gateway: Gateway, work) -> int:  # type: ignore[no-untyped-d
 def test_a_slow_reader_is_not_an_idle_upstream(gateway: Gateway, upstream: RecordingUpstream) -> None:
     """While the gateway itself has stopped reading, the upstream's `idle_timeout` does not apply."""
     size = 24 * MiB
-    upstream.on("/impatient/large", Pouring(size, BLOCK))
+    upstream.on("/impatient/large", LongBody(size, BLOCK))
     with gateway.caller(timeout=30, receive_buffer=512 * 1024) as caller:
         head = caller.send(request("/impatient/large")).receive_head()
         time.sleep(1.2)
@@ -148,25 +148,25 @@ def test_a_slow_reader_is_not_an_idle_upstream(gateway: Gateway, upstream: Recor
 
 
 def test_one_slow_reader_does_not_stop_the_others(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    pouring = Pouring(200 * MiB, BLOCK)
-    upstream.on("/public/large", pouring)
+    long_body = LongBody(200 * MiB, BLOCK)
+    upstream.on("/public/large", long_body)
     with gateway.caller() as slow:
         slow.send(request("/public/large"))
-        standing_still(lambda: pouring.sent)
+        standing_still(lambda: long_body.sent)
         for _ in range(50):
             assert gateway.get("/public/x").body == b"upstream"
 
 
 def test_slow_readers_of_many_small_pieces_stay_flat(gateway: Gateway, upstream: RecordingUpstream) -> None:
     """A chunk of one byte costs far more memory than bytes on the wire, and is bounded too."""
-    pouring = Pouring(4 * MiB, b"x", chunked=True, together=4096)  # 24 MiB on the wire for each client
-    upstream.on("/public/pieces", pouring)
+    long_body = LongBody(4 * MiB, b"x", chunked=True, together=4096)  # 24 MiB on the wire for each client
+    upstream.on("/public/pieces", long_body)
     before = gateway.memory()
     callers = [gateway.caller(receive_buffer=8 * 1024) for _ in range(4)]
     try:
         for caller in callers:
             caller.send(request("/public/pieces"))
-        standing_still(lambda: pouring.sent)
+        standing_still(lambda: long_body.sent)
         assert gateway.memory() - before < GROWTH
     finally:
         for caller in callers:

@@ -14,7 +14,7 @@ from tests.support.gateways import Gateways
 from tests.support.processes import Account, Gateway
 from tests.support.raw import MiB, NoAnswer
 from tests.support.recording import RecordingUpstream
-from tests.support.scripts import HeldConnection, Swallowing, answer, early, raw, response
+from tests.support.scripts import HeldConnection, UploadCounter, answer, early, raw, response
 from tests.support.waiting import eventually, within
 from tests.support.wording import chunked, request
 
@@ -456,7 +456,7 @@ def test_the_time_an_upstream_takes_is_not_the_callers(hurried: Gateway, upstrea
     """No limit on the client applies while the gateway waits for the response, or while the upstream reads slowly."""
     held = HeldConnection(after=response(200, [], b"late"))
     upstream.on("/public/x", held)
-    slow = Swallowing()
+    slow = UploadCounter()
     upstream.on("/public/upload", slow)
     with hurried.caller(timeout=10) as waiting, hurried.caller(timeout=10) as sending:
         waiting.send(request("/public/x", method="POST", body=b"body"))

@@ -8,7 +8,7 @@ import pytest
 from tests.support.engines import lacks
 from tests.support.processes import Gateway
 from tests.support.recording import Exchange, RecordingUpstream, Script
-from tests.support.scripts import HeldConnection, Swallowing, answer, in_turn, raw, response, silent
+from tests.support.scripts import HeldConnection, UploadCounter, answer, in_turn, raw, response, silent
 from tests.support.waiting import eventually, within
 from tests.support.wording import chunked, request
 
@@ -197,7 +197,7 @@ def test_a_disconnected_client_cancels_the_upstream_request(
     if where == "before the head":
         upstream.on("/public/x", silent())
     elif where == "amid the upload":
-        upstream.on("/public/x", Swallowing(is_open=True))
+        upstream.on("/public/x", UploadCounter(is_open=True))
         data = request("/public/x", method="POST", fields=["Content-Length: 100000"]) + b"x" * 500
     else:
         framing = "Content-Length: 1000" if where == "amid a length" else "Transfer-Encoding: chunked"

@@ -16,7 +16,7 @@ from tests.support.gateways import Gateways
 from tests.support.processes import Face, Gateway
 from tests.support.raw import Answer, Caller, MiB
 from tests.support.recording import RecordingUpstream
-from tests.support.scripts import Swallowing
+from tests.support.scripts import UploadCounter
 from tests.support.waiting import eventually
 from tests.support.wording import request
 
@@ -118,7 +118,7 @@ def test_uploads_below_the_rate_are_refused_and_others_are_not(paced: Gateway, u
 def test_the_time_in_which_the_upstream_does_not_read_does_not_count(
     paced: Gateway, upstream: RecordingUpstream
 ) -> None:
-    slow = Swallowing()
+    slow = UploadCounter()
     upstream.on("/uploads/x", slow)
     with paced.caller(timeout=15) as caller:
         caller.send(upload("/uploads/x", f"Content-Length: {30 * MiB}"))

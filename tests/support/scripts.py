@@ -125,7 +125,7 @@ class HeldConnection:
         await _finish(exchange, self._then, 0.0)
 
 
-class Pouring:
+class LongBody:
     """A script that sends a long body as fast as possible; `sent` counts the bytes sent so far.
 
     The body consists of blocks. With `chunked` each block is a chunk; each write sends `together` blocks.
@@ -150,7 +150,7 @@ class Pouring:
             await exchange.send(b"0\r\n\r\n")
 
 
-class Swallowing:
+class UploadCounter:
     """A script that reads a long body once `open` is called, and answers with its size, without storing it."""
 
     def __init__(self, *, is_open: bool = False) -> None:

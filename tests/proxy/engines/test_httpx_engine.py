@@ -20,7 +20,7 @@ from tests.support.fleet import OK, Fleet, Served, hang, reset
 from tests.support.processes import Engine
 from tests.support.recording import RecordingUpstream
 from tests.support.scale import scaled
-from tests.support.scripts import HeldConnection, Swallowing, answer, raw, response, silent
+from tests.support.scripts import HeldConnection, UploadCounter, answer, raw, response, silent
 from tests.support.upstreams import Deaf, Refusing
 from tests.support.waiting import until
 from tests.support.websockets import KEY, echoing
@@ -151,8 +151,8 @@ async def test_a_coded_body_is_not_decoded(upstream: RecordingUpstream) -> None:
 
 
 async def test_a_body_waits_for_the_upstream_to_take_it(upstream: RecordingUpstream) -> None:
-    swallowing = Swallowing()
-    upstream.on("/x", swallowing)
+    upload_counter = UploadCounter()
+    upstream.on("/x", upload_counter)
     async with by_httpx(upstream.url) as harness:
         outcome, exchange = harness.begin("POST", length=None)
         piece, sent = b"x" * MIB, 0
@@ -161,16 +161,16 @@ async def test_a_body_waits_for_the_upstream_to_take_it(upstream: RecordingUpstr
             sent += len(piece)
             await asyncio.sleep(0.02)
             assert sent < 128 * MIB
-        swallowing.open()
+        upload_counter.open()
         await until(lambda: not outcome.upload_paused)
         exchange.write(piece)
         exchange.end_body()
         await ended(outcome)
-    assert swallowing.taken == sent + len(piece)
+    assert upload_counter.taken == sent + len(piece)
 
 
 async def test_an_upstream_that_takes_nothing_for_too_long_is_given_up_on(upstream: RecordingUpstream) -> None:
-    upstream.on("/x", Swallowing())
+    upstream.on("/x", UploadCounter())
     async with by_httpx(upstream.url, idle_timeout=0.3) as harness:
         outcome, exchange = harness.begin("POST", length=64 * MIB)
         exchange.write(b"x" * 64 * MIB)
