@@ -264,7 +264,7 @@ FAILED: Plays = {
     "refused connection": lambda environment: environment.asks("/refusing/x"),
     "refused connection of a name": lambda environment: environment.asks("/named/x"),
     "unknown name": lambda environment: environment.asks("/unknown/x"),
-    "no connection in time": lambda environment: environment.asks("/deaf/x"),
+    "no connection in time": lambda environment: environment.asks("/full-backlog/x"),
     "untrusted certificate": lambda environment: environment.asks("/untrusted/x"),
     "no answer in time": lambda environment: environment.asks("/hasty/never"),
     "no answer": lambda environment: environment.asks("/public/hung-up"),

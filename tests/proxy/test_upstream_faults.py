@@ -32,7 +32,7 @@ def test_an_upstream_that_refuses_is_unreachable(gateway: Gateway, method: str) 
 
 def test_an_upstream_that_does_not_answer_the_dial_is_a_timeout(gateway: Gateway) -> None:
     with within(1.5):
-        assert gateway.get("/deaf/x").refused() == TIMEOUT
+        assert gateway.get("/full-backlog/x").refused() == TIMEOUT
 
 
 def test_an_upstream_that_went_away_is_unreachable_and_served_again_when_it_is_back(

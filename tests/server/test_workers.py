@@ -353,15 +353,15 @@ def test_a_second_signal_ends_all_at_once(running) -> None:  # type: ignore[no-u
     assert not any(worker.is_running() for worker in everybody)
 
 
-def test_a_worker_that_hears_nothing_any_more_is_killed_in_the_end(start_workers: StartWorkers) -> None:
+def test_a_suspended_worker_is_killed_in_the_end(start_workers: StartWorkers) -> None:
     gateway = start_workers(server={"drain": "500ms"}, patches={"gateway.server.workers._LAST_CALL": 1.0})
     assert isinstance(gateway, Patched)
-    deaf = workers_of(gateway)[0]
-    deaf.suspend()
+    suspended = workers_of(gateway)[0]
+    suspended.suspend()
     with within(6.0):
         gateway.signal()
         assert gateway.wait() == 1
-    assert not deaf.is_running()
+    assert not suspended.is_running()
     assert "workers did not end in time and were killed" in gateway.log()
 
 

@@ -14,7 +14,7 @@ import trustme
 from tests.support.recording import RecordingUpstream
 
 
-class Deaf:
+class FullBacklog:
     """An address that neither accepts nor refuses: its queue is full, so a connection attempt gets no answer."""
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -76,7 +76,7 @@ class Upstreams:
 
     web: RecordingUpstream
     secure: RecordingUpstream
-    deaf: Deaf
+    full_backlog: FullBacklog
     refusing: Refusing
     authority: Authority
 
@@ -84,12 +84,12 @@ class Upstreams:
     def start(cls, folder: Path) -> Self:
         authority = Authority(folder)
         secure = RecordingUpstream(authority.context("orders.internal", "127.0.0.1"))
-        return cls(RecordingUpstream(), secure, Deaf(), Refusing(), authority)
+        return cls(RecordingUpstream(), secure, FullBacklog(), Refusing(), authority)
 
     def stop(self) -> None:
         for server in (self.web, self.secure):
             server.stop()
-        self.deaf.close()
+        self.full_backlog.close()
         self.refusing.close()
 
 

@@ -99,7 +99,7 @@ def test_no_peer_keeps_it_from_ending(own: Callable[[], Gateway], upstream: Reco
     gateway = own()
     upstream.on(ANYBODY, FarEnd())
     upstream.on(ANYBODY + "/flood", flooding)
-    deaf, amid = Socket(gateway, ANYBODY), Socket(gateway, ANYBODY)
+    silent, amid = Socket(gateway, ANYBODY), Socket(gateway, ANYBODY)
     amid.send(encode(Frame(BINARY, b"x" * 1000), masked=True)[:600])
     standing = Socket(gateway, ANYBODY + "/flood", receive_buffer=512 * 1024)
     time.sleep(0.3)
@@ -111,7 +111,7 @@ def test_no_peer_keeps_it_from_ending(own: Callable[[], Gateway], upstream: Reco
         time.sleep(0.5)
         standing.close()
         gateway.wait()
-    for socket in (deaf, amid, standing):
+    for socket in (silent, amid, standing):
         socket.close()
 
 

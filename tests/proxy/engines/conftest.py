@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.fleet import Fleet
-from tests.support.upstreams import Deaf, Refusing
+from tests.support.upstreams import FullBacklog, Refusing
 
 
 @pytest.fixture
@@ -16,8 +16,8 @@ def fleet() -> Iterator[Fleet]:
 
 
 @pytest.fixture(scope="module")
-def deaf() -> Iterator[Deaf]:
-    started = Deaf()
+def full_backlog() -> Iterator[FullBacklog]:
+    started = FullBacklog()
     yield started
     started.close()
 

@@ -21,7 +21,7 @@ from tests.support.processes import Engine
 from tests.support.recording import RecordingUpstream
 from tests.support.scale import scaled
 from tests.support.scripts import HeldConnection, UploadCounter, answer, raw, response, silent
-from tests.support.upstreams import Deaf, Refusing
+from tests.support.upstreams import FullBacklog, Refusing
 from tests.support.waiting import until
 from tests.support.websockets import KEY, echoing
 
@@ -271,14 +271,14 @@ async def test_a_body_that_has_not_left_may_go_to_another_target(fleet: Fleet, r
     assert [one.status for one in outcomes] == [200] * 4
 
 
-async def test_a_dial_that_is_not_answered_is_a_timeout(deaf: Deaf) -> None:
-    async with by_httpx(deaf.url, connect_timeout=0.2) as harness:
+async def test_a_dial_that_is_not_answered_is_a_timeout(full_backlog: FullBacklog) -> None:
+    async with by_httpx(full_backlog.url, connect_timeout=0.2) as harness:
         assert (await harness.ask()).code == "upstream_timeout"
 
 
-async def test_an_upload_without_a_connection_is_not_ended_for_other_clients(deaf: Deaf) -> None:
+async def test_an_upload_without_a_connection_is_not_ended_for_other_clients(full_backlog: FullBacklog) -> None:
     """The target is slow to accept it, and its client is not to blame."""
-    async with by_httpx(deaf.url, connect_timeout=0.8, max_connections=2, retries=0) as harness:
+    async with by_httpx(full_backlog.url, connect_timeout=0.8, max_connections=2, retries=0) as harness:
         uploads = [harness.begin("POST", length=9, client="192.0.2.1")[0] for _ in range(2)]
         harness.begin(client="192.0.2.2")
         assert [(await ended(outcome)).code for outcome in uploads] == ["upstream_timeout"] * 2
@@ -349,13 +349,13 @@ async def test_a_closed_engine_lets_everything_end(upstream: RecordingUpstream) 
 
 @pytest.mark.parametrize("moment", ["at once", "connecting", "amid the upload", "before the head", "amid the body"])
 async def test_a_disconnected_client_leaves_nothing_behind(
-    upstream: RecordingUpstream, deaf: Deaf, moment: str
+    upstream: RecordingUpstream, full_backlog: FullBacklog, moment: str
 ) -> None:
     upstream.on("/x", silent())
     if moment == "amid the body":
         upstream.on("/x", HeldConnection(before=response(200, ["Content-Length: 9"], None) + b"half"))
     upload = moment == "amid the upload"
-    async with by_httpx(deaf.url if moment == "connecting" else upstream.url) as harness:
+    async with by_httpx(full_backlog.url if moment == "connecting" else upstream.url) as harness:
         outcome, exchange = harness.begin("POST" if upload else "GET", length=9 if upload else 0)
         if upload:
             exchange.write(b"half")

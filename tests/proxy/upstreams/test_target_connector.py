@@ -23,7 +23,7 @@ from tests.support.fleet import OK, Fleet, Served
 from tests.support.listening import listening
 from tests.support.processes import Gateway
 from tests.support.small import small
-from tests.support.upstreams import Authority, Deaf, Refusing
+from tests.support.upstreams import Authority, FullBacklog, Refusing
 from tests.support.wording import request
 
 
@@ -140,15 +140,15 @@ class UnansweredAddresses:
     """Addresses that neither accept nor refuse connections at a port."""
 
     def __init__(self, *addresses: str, port: int = 0) -> None:
-        self._deaf: list[Deaf] = []
+        self._full_backlogs: list[FullBacklog] = []
         for address in addresses:
-            self._deaf.append(Deaf(address, port))
-            port = self._deaf[-1].port
+            self._full_backlogs.append(FullBacklog(address, port))
+            port = self._full_backlogs[-1].port
         self.port = port
 
     def close(self) -> None:
-        for deaf in self._deaf:
-            deaf.close()
+        for full_backlog in self._full_backlogs:
+            full_backlog.close()
 
 
 async def timed(one: TargetConnector, within: float = 3.0) -> tuple[str, float]:

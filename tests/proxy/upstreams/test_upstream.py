@@ -14,7 +14,7 @@ from gateway.settings.model import EjectSettings, TlsSettings
 from tests.proxy.upstreams.harness import Harness, ended, running, sending_first, settings
 from tests.support.fleet import OK, Behaviour, Fleet, Served, hang, reset, status, well
 from tests.support.listening import listening, small_listener
-from tests.support.upstreams import Authority, Deaf, Refusing
+from tests.support.upstreams import Authority, FullBacklog, Refusing
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("either_engine")
@@ -119,10 +119,10 @@ async def test_a_chunked_upload_goes_to_the_next_target_whole(fleet: Fleet) -> N
 
 
 async def test_a_post_goes_to_the_next_target_when_connecting_takes_too_long(fleet: Fleet) -> None:
-    deaf = Deaf()
-    async with running(settings(deaf.url, fleet["a"].url, eject=None, connect_timeout=0.2)) as harness:
+    full_backlog = FullBacklog()
+    async with running(settings(full_backlog.url, fleet["a"].url, eject=None, connect_timeout=0.2)) as harness:
         outcomes = await harness.ask_many(4, "POST", body=b"x", at_once=4)
-    deaf.close()
+    full_backlog.close()
     assert {one.status for one in outcomes} == {200}
     assert list(fleet["a"].seen.values()) == [1] * 4
 
@@ -455,10 +455,10 @@ async def test_a_target_is_tried_again_after_its_time_and_ejected_at_its_next_fa
     assert all(later - earlier >= 0.2 for earlier, later in pairwise(tried[2:]))
 
 
-async def test_a_deaf_target_is_a_connect_error_and_the_other_answers(fleet: Fleet) -> None:
-    deaf = Deaf()
+async def test_a_target_with_a_full_backlog_is_a_connect_error_and_the_other_answers(fleet: Fleet) -> None:
+    full_backlog = FullBacklog()
     try:
-        upstream = settings(deaf.url, fleet["a"].url, connect_timeout=0.1, eject=OUT)
+        upstream = settings(full_backlog.url, fleet["a"].url, connect_timeout=0.1, eject=OUT)
         async with running(upstream) as harness:
             outcomes = await harness.ask_many(10, at_once=1)
             assert {one.status for one in outcomes} == {200}
@@ -467,7 +467,7 @@ async def test_a_deaf_target_is_a_connect_error_and_the_other_answers(fleet: Fle
             assert {one.status for one in await harness.ask_many(20, at_once=1)} == {200}
             assert total(harness.engine.samples(0.0), "gateway_upstream_retries_total") == retried, "it is ejected"
     finally:
-        deaf.close()
+        full_backlog.close()
 
 
 async def test_nothing_goes_to_a_dead_target_once_it_is_out(fleet: Fleet) -> None:
