@@ -1,11 +1,19 @@
-"""The snippets of docs/forward-auth.md with other addresses."""
+"""The snippets of docs/forward-auth/ with other addresses."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-DOCUMENT: Final = Path(__file__).resolve().parents[1] / "docs" / "forward-auth.md"
+FOLDER: Final = Path(__file__).resolve().parents[1] / "docs" / "forward-auth"
+PAGES: Final = {
+    "nginx": "nginx.md",
+    "caddyfile": "caddy.md",
+    "lua": "haproxy.md",
+    "haproxy": "haproxy.md",
+    "yaml": "traefik.md",
+    "envoy": "envoy.md",
+}
 # The ports in the snippets: those of the proxy, the gateway and the upstream.
 LISTENS, GATEWAY, UPSTREAM = 8080, 8000, 9000
 
@@ -30,11 +38,11 @@ CADDY: Final = "{\n\tadmin off\n\tauto_https off\n}\n"
 
 
 def snippet(language: str, ports: Mapping[int, int]) -> str:
-    """The first block of a language, with its ports replaced."""
-    text = DOCUMENT.read_text(encoding="utf-8")
+    """The first block of a language in its page, with its ports replaced."""
+    text = (FOLDER / PAGES[language]).read_text(encoding="utf-8")
     found = re.search(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     if found is None:
-        raise LookupError(f"docs/forward-auth.md has no {language}")
+        raise LookupError(f"docs/forward-auth/{PAGES[language]} has no {language}")
     if not ports:
         return found[1]
     return re.sub(rf":({'|'.join(map(str, ports))})\b", lambda port: f":{ports[int(port[1])]}", found[1])

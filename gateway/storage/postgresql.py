@@ -53,7 +53,8 @@ _NO_HOME: Final = "/nonexistent"
 # that it does not know.
 _UNSUPPORTED: Final = frozenset({"08P01", "42704"})
 _TRANSACTION_TIMEOUT_SINCE: Final = 17  # version of the server
-# The rights without which no user can sign in, or none can be disabled. Other features need more (docs/deployment.md).
+# The rights without which no user can sign in, or none can be disabled. Other features need more
+# (docs/deployment/postgresql.md).
 _NEEDED: Final = {
     "users": "SELECT, INSERT, UPDATE",
     "user_roles": "SELECT, INSERT",

@@ -33,7 +33,7 @@ def front(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     if nginx is None:
         pytest.skip("nginx is not installed")
     folder, port = tmp_path_factory.mktemp("nginx"), free_port()
-    text = (ROOT / "docs/deployment.md").read_text("utf-8")
+    text = (ROOT / "docs/deployment/balancer.md").read_text("utf-8")
     found = re.search(r"^```nginx\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert found is not None
     snippet = found[1].replace("listen 443 ssl;", f"listen 127.0.0.1:{port};")

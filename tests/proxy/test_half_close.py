@@ -1,4 +1,4 @@
-"""Clients that end their sending side before the response, as docs/deployment.md states for `gateway serve`."""
+"""Clients that end their sending side before the response (docs/deployment/balancer.md), with `gateway serve`."""
 
 import pytest
 

@@ -296,7 +296,7 @@ class RedisLink:
             return "Check storage.redis, and that the server runs and can be reached from here"
         # A missing permission inside a script has no code of its own.
         if error_code(error) in ("NOPERM", "ERR"):
-            return f"docs/deployment.md lists the rights that its user needs, for names that begin with {self.prefix}"
+            return f"docs/deployment/redis.md lists the rights of its user, for names that begin with {self.prefix}"
         return "It is used again when it takes writes"
 
     def _discard(self, client: OpenClient) -> None:

@@ -1,4 +1,4 @@
-"""Front proxies with the snippets of docs/forward-auth.md, unchanged except for the addresses."""
+"""Front proxies with the snippets of docs/forward-auth/, unchanged except for the addresses."""
 
 import shutil
 import subprocess

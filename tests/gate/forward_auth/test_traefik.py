@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 import yaml
 
-from bench.snippets import DOCUMENT
+from bench.snippets import snippet
 from tests.advisories.test_forwarded_trust import HEARSAY
 from tests.advisories.test_identity_headers import FORGED, NAMES
 from tests.gate.forward_auth.test_front_proxies import NOT_FOR_CALLERS, UNLISTED, VERIFY_SPELLINGS
@@ -40,10 +40,7 @@ class Router(NamedTuple):
 
 
 def _written() -> dict[str, Any]:
-    section = DOCUMENT.read_text(encoding="utf-8").partition("### Traefik\n")[2]
-    found = re.search(r"^```yaml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-    assert found is not None
-    document = yaml.safe_load(found[1])["http"]
+    document = yaml.safe_load(snippet("yaml", {}))["http"]
     assert isinstance(document, dict)
     return document
 

@@ -239,8 +239,8 @@ FOR_CLUSTERS = ("+command", "+cluster|slots")
 
 
 def documented_rights() -> list[str]:
-    """The rules of the ACL SETUSER line in docs/deployment.md."""
-    text = Path("docs/deployment.md").read_text()
+    """The rules of the ACL SETUSER line in docs/deployment/redis.md."""
+    text = Path("docs/deployment/redis.md").read_text()
     line = re.search(r"^ACL SETUSER gateway (.*)$", text, re.MULTILINE)
     assert line is not None
     return line[1].replace(">PASSWORD", ">secret").split()
@@ -293,7 +293,7 @@ async def test_each_missing_right_is_named_at_the_start(
             assert not one.whole
     named = {"~gateway:*": "access a key", "&gateway:*": "access a channel"}
     assert named.get(right, f"'{right[1:]}' command") in caplog.text
-    assert "docs/deployment.md lists the rights" in caplog.text
+    assert "docs/deployment/redis.md lists the rights" in caplog.text
 
 
 # ---- clusters
