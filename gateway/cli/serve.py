@@ -10,7 +10,7 @@ from gateway.cli.configuration import config_option, loaded
 from gateway.cli.output import say, warn
 from gateway.errors import CannotStart
 from gateway.policy.loader import Configuration
-from gateway.server.reload import WatchedFile
+from gateway.server.file_watch import WatchedFile
 from gateway.server.serve import serve
 
 

@@ -32,13 +32,15 @@ from gateway.policy.loader import Configuration
 from gateway.policy.version import policy_version
 from gateway.server.certificates import files_of, invalid_dates, server_context
 from gateway.server.composition import running
+from gateway.server.file_watch import FileWatch, WatchedFile, files_read_at_start
 from gateway.server.garbage import Collector
 from gateway.server.listener import BACKLOG, Listeners, OperationsListener, drain_backlog, stop_accepting
 from gateway.server.protocol.connection import ClientConnection
-from gateway.server.reload import FileWatch, Reloader, WatchedFile, merged
+from gateway.server.reload import Reloader, merged
 from gateway.server.runtime import Runtime
 from gateway.server.tls_listener import TlsListener
 from gateway.server.workers import SupervisorHooks, in_daemon_thread, supervise
+from gateway.settings.model import Settings
 
 Load = Callable[[], Configuration]
 
@@ -237,6 +239,7 @@ class GatewayServer(uvicorn.Server):
         self._operations: OperationsListener | None = None
         self._tls: TlsListener | None = None
         self._certificates: FileWatch | None = None
+        self._read_at_start: FileWatch | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._runtime: Runtime | None = None
         self.finished = True
@@ -259,8 +262,7 @@ class GatewayServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the stores, then the listeners. Raises CannotStart for an unusable certificate."""
         certificates = self._current.configuration.settings.server.tls
-        if certificates:
-            self._certificates = FileWatch(files_of(certificates))
+        self._watch_certificates(self._current.configuration.settings)
         context = server_context(certificates) if certificates else None
         running_ = running(self._current.configuration, self._place)
         self._runtime, self._reloader = runtime, _ = await self._stack.enter_async_context(running_)
@@ -270,6 +272,7 @@ class GatewayServer(uvicorn.Server):
         runtime.connections = self.server_state.connections
         runtime.ticker.subscribe(self._tick)
         runtime.tls = context
+        self._watch_files_read_at_start(self._current.configuration.settings)
         await super().startup([] if context else sockets)
         if context and sockets:
             self._tls = TlsListener(runtime, sockets[0].dup(), self._client_connection)
@@ -334,6 +337,25 @@ class GatewayServer(uvicorn.Server):
             self._reload_soon()
         if self._certificates is not None and self._certificates.changed():
             self._renewing = asyncio.get_running_loop().create_task(self._renew_certificates())
+        if self._read_at_start is not None:
+            self._read_at_start.changed()  # logs missing files; changed ones wait for a reload
+
+    # A watch of the same files stays after a reload, because it knows their earlier state.
+
+    def _watch_certificates(self, settings: Settings) -> None:
+        files = files_of(settings.server.tls or ())
+        if self._certificates is None or self._certificates.paths != files:
+            self._certificates = FileWatch(files, logs=self._is_first)
+
+    def _watch_files_read_at_start(self, settings: Settings) -> None:
+        files = files_read_at_start(settings) if self._is_first else []
+        if self._read_at_start is None or self._read_at_start.paths != files:
+            self._read_at_start = FileWatch(files, is_read=False)
+
+    @property
+    def _is_first(self) -> bool:
+        """Whether this process is the first of the workers, or the only one."""
+        return self._place is None or self._place.number == 0
 
     async def _renew_certificates(self) -> None:
         """Use renewed files for new connections. A certificate and its key are two files: while they do not fit, the
@@ -351,7 +373,7 @@ class GatewayServer(uvicorn.Server):
 
     def _report_dates(self) -> None:
         """Log certificates with invalid dates, once for all workers."""
-        if self._place is None or self._place.number == 0:
+        if self._is_first:
             for each in invalid_dates(self._current.configuration.settings.server.tls or (), datetime.now(UTC)):
                 event("tls", str(each))
 
@@ -404,8 +426,8 @@ class GatewayServer(uvicorn.Server):
             log.exception("loading the new configuration failed: the old one stays")
         else:
             self._current.configuration = reloader.configuration
-            if self._certificates is not None:
-                self._certificates = FileWatch(files_of(reloader.configuration.settings.server.tls or ()))
+            self._watch_certificates(reloader.configuration.settings)
+            self._watch_files_read_at_start(reloader.configuration.settings)
             for key in kept:
                 event("reload", f"{key} has changed, which takes a restart")
             event("reload", "the new configuration is in force", policy=reloader.policy_version)

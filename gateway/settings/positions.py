@@ -3,6 +3,7 @@
 import re
 from array import array
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from gateway.errors import Problem
@@ -31,10 +32,11 @@ class SourceMap:
     order, take half a MiB. The slower search is used only for messages.
     """
 
-    __slots__ = ("_outside", "_packed", "_route", "_route_starts", "_suffix_numbers", "allowed", "file")
+    __slots__ = ("_outside", "_packed", "_route", "_route_starts", "_suffix_numbers", "allowed", "file", "files")
 
     def __init__(self, file: str) -> None:
         self.file = file
+        self.files: frozenset[Path] = frozenset()  # the files of `${file:PATH}`
         self.allowed: Mapping[int, frozenset[str]] = {}  # line -> warnings silenced there
         self._outside: dict[str, tuple[int, int]] = {"": (1, 1)}
         self._route = "\0"  # prefix of the current route; initially no path has it

@@ -97,6 +97,7 @@ class Reader:
         except CannotFill as error:
             self.report(node, path, str(error))
             return None
+        self.places.files |= frozenset(filled.files)
         return Scalar(filled.text, node.plain, filled.hidden, _source(node.text), filled.files)
 
     def report(self, node: Node, path: str, message: str) -> None:

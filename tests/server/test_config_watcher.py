@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.policy.loader import Configuration, load_configuration
-from gateway.server.reload import EVERY, WatchedFile
+from gateway.server.file_watch import EVERY, WatchedFile
 
 TEXT = "upstreams: {web: http://127.0.0.1:9000}\nroutes: []\n"
 
