@@ -1,12 +1,22 @@
 """A file with every key is read unchanged, and a file without any has the documented defaults."""
 
+from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
 import yaml
 
-from gateway.settings.model import UNSET, RolesSettings, Secret, Settings, SettingsKind, UpstreamSettings
+from gateway.settings.model import (
+    UNSET,
+    RolesSettings,
+    RouteSettings,
+    Secret,
+    Settings,
+    SettingsKind,
+    UpstreamSettings,
+)
+from gateway.settings.types_compound import Section
 from tests.settings.reading import settings_of
 
 # Every key with its default; upstreams and routes are examples. `auditor` is declared because a route names it.
@@ -16,6 +26,8 @@ server:
   port: 8000
   workers: 1
   public_url: null
+  tls: null
+  hosts: []
   trusted_proxies: []
   paths: strict
   header_timeout: 10s
@@ -30,18 +42,27 @@ server:
 storage:
   database: sqlite:///gateway.db
   redis: null
+  encryption_keys: []
 cache:
   user_ttl: 60s
+  key: null
   max_local_entries: 100000
 accounts:
   prefix: /auth
   registration: open
   default_roles: [user]
   admin_role: admin
-  password: {min_length: 8, bcrypt_rounds: 12}
+  origins: []
+  email: {verification: none, link_ttl: 24h, forward: auto}
+  invitations: {ttl: 7d}
+  fresh: 10m
+  pages: null
+  password: {min_length: 8, bcrypt_rounds: 12, reset_ttl: 30m}
   registration_limit: {requests: 60, per: 1h}
   lockout: {failures: 5, window: 15m, ban: 15m, per_address_failures: 20}
   api_keys: {max_ttl: 365d}
+sessions: null
+mail: null
 tokens:
   issuer: gateway
   audience: gateway
@@ -49,11 +70,18 @@ tokens:
   refresh_ttl: 14d
   refresh_grace: 10s
   leeway: 5s
+  max_size: 8KiB
   include_roles: false
   keys: []
   external: []
 identity:
-  headers: {id: X-User-Id, email: X-User-Email, roles: X-User-Roles}
+  headers:
+    id: X-User-Id
+    email: X-User-Email
+    roles: X-User-Roles
+    email_verified: null
+    acr: null
+    session: null
   assertion: null
 roles:
   admin: [editor]
@@ -77,6 +105,7 @@ upstreams:
     eject: {failures: 5, for: 10s, statuses: []}
     preserve_host: true
     rewrite_responses: true
+    method_override: false
     tls: {verify: true, ca: null, client_cert: null, client_key: null, server_name: null}
     engine: native
 routes:
@@ -88,12 +117,20 @@ routes:
     roles: [user, auditor]
     upstream: orders
   - path: /users/{user_id}/**
+    methods: null
+    auth: required
+    credentials: null
+    fresh: null
+    verified: false
+    same_origin: false
+    sign_in: null
     roles: [admin]
     owner: user_id
     upstream: web
     name: user-space
     host: api.example.com
     strip_prefix: /users
+    rewrite: null
     websocket: false
     max_body: 10MiB
     response_timeout: 5m
@@ -104,11 +141,29 @@ routes:
     cors: null
 observability:
   access_log: json
+  decision_log: null
   metrics: true
   tracing: null
   operations_allow: [127.0.0.0/8, "::1/128"]
 """
-PARTS = ["server", "storage", "cache", "accounts", "tokens", "identity", "observability"]
+PARTS = ["server", "storage", "cache", "accounts", "sessions", "mail", "tokens", "identity", "observability"]
+
+
+def missing(section: Section[Any], written: dict[str, Any], path: str = "") -> Iterator[str]:
+    """The keys of a section, and of the sections in it, that are not written."""
+    for name, key in section.keys.items():
+        if name not in written:
+            yield path + name
+        elif isinstance(key.kind, Section) and isinstance(written[name], dict):
+            yield from missing(key.kind, written[name], f"{path}{name}.")
+
+
+def test_the_file_writes_every_key() -> None:
+    written = yaml.safe_load(EVERYTHING)
+
+    assert [*missing(SettingsKind(), written)] == []
+    assert [*missing(Section(UpstreamSettings), written["upstreams"]["orders"])] == []
+    assert [*missing(Section(RouteSettings), written["routes"][-1])] == []
 
 
 @pytest.mark.parametrize("part", PARTS)
