@@ -64,6 +64,13 @@ def test_each_file_that_contributors_are_pointed_to_exists() -> None:
     assert [name for name in named if not list(ROOT.glob(name))] == []
 
 
+def test_each_file_that_the_request_flow_names_exists() -> None:
+    named = re.findall(r"`([\w/]+(?:\.py|/))`", (ROOT / "docs/request-flow.md").read_text())
+
+    assert len(named) > 50
+    assert [name for name in named if not list((ROOT / "gateway").rglob(name.removeprefix("gateway/")))] == []
+
+
 def test_the_manifests_run_the_image_of_this_version() -> None:
     tags = {
         tag
