@@ -1,7 +1,8 @@
 """Checks of sessions, pages, mail and the route keys that concern them."""
 
+from functools import cache
 from ipaddress import ip_address
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from gateway.settings.checks_tokens import numbered
@@ -12,6 +13,9 @@ from gateway.settings.syntax import browser_origin
 from gateway.settings.types import format_duration
 from gateway.wire.addresses import is_loopback, is_trusted_transport
 from gateway.wire.hosts import ServedHosts, canonical_host
+
+if TYPE_CHECKING:
+    from publicsuffixlist import PublicSuffixList
 
 _LONG_SESSION: Final = 90 * DAY
 
@@ -113,10 +117,15 @@ def site_of(address: str) -> str:
         pass
     if "." not in host:
         return host
-    # The list of public suffixes takes 40 ms to load, which only files with `origins` need.
+    return _public_suffixes().privatesuffix(host) or host
+
+
+@cache
+def _public_suffixes() -> "PublicSuffixList":
+    """The list that browsers use. It takes 70 ms and 1.4 MiB, which only files with `origins` need."""
     from publicsuffixlist import PublicSuffixList
 
-    return PublicSuffixList().privatesuffix(host) or host
+    return PublicSuffixList()
 
 
 def listed_origins(settings: Settings) -> frozenset[str]:

@@ -44,10 +44,10 @@ _MODULES: Final = (
     "uvicorn.protocols.websockets.websockets_sansio_impl",
 )
 _CONFIGURATION: Final = """
-server: {{public_url: "http://localhost:8000"}}
+server: {{public_url: "https://app.example.com"}}
 storage: {{database: "sqlite:///{folder}/gateway.db"}}
 accounts: {{pages: {{}}}}
-sessions: {{}}
+sessions: {{origins: ["https://www.example.com"]}}
 """
 _NUMBER: Final = struct.Struct("i")
 _exit_codes: Final[list[int]] = []  # of this process, as soon as its program has ended
