@@ -164,6 +164,13 @@ def is_page(route: Route) -> bool:
     return route.name.startswith("pages.") and route.name not in _AT_ROOT
 
 
+def browsable_paths(settings: Settings) -> frozenset[bytes]:
+    """The paths of the gateway that browsers can open: the pages for accounts, and the endpoints at the root. The
+    endpoints below `accounts.prefix` are for programs."""
+    served = (route for route in own_routes(settings) if route.is_served)
+    return frozenset(route.pattern.encode() for route in served if is_page(route) or route.name in _AT_ROOT)
+
+
 def operations_routes(settings: Settings) -> tuple[Route, ...]:
     """The routes of the `server.operations_port` listener."""
     root = (_route(endpoint, "", settings) for endpoint in _ROOT)

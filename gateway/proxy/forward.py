@@ -87,9 +87,10 @@ class ForwardPlan:
     `max_body` is in bytes, 0 for no limit. `assertion` makes the field line with which the upstream verifies the
     caller; None: the upstream gets none. `credential_lines` makes the identity headers about the credential, and
     `names_credential` is true with one of both. `hash_key` finds the key that chooses the target; None: the upstream
-    balances without a key. `own_cookies` is None without sessions. `prefix` is the part of the path that `strip_prefix`
-    removes, and `base` the base path of the upstream, where the path is otherwise unchanged. `changes_cookies`:
-    Set-Cookie of a response does not go on as it came.
+    balances without a key. `own_cookies` is None without sessions. `own_paths` are the paths of the gateway that
+    browsers can open. `prefix` is the part of the path that `strip_prefix` removes, and `base` the base path of the
+    upstream, where the path is otherwise unchanged. `changes_cookies`: Set-Cookie of a response does not go on as it
+    came.
     """
 
     __slots__ = (
@@ -102,6 +103,7 @@ class ForwardPlan:
         "method_override",
         "names_credential",
         "own_cookies",
+        "own_paths",
         "passes_credentials",
         "prefix",
         "preserve_host",
@@ -122,6 +124,7 @@ class ForwardPlan:
         credential_lines: Callable[[Claims], bytes] | None = None,
         hash_key: HashKey | None = None,
         own_cookies: OwnCookieFilter | None = None,
+        own_paths: frozenset[bytes] = frozenset(),
     ) -> None:
         self.passes_credentials = route.passes_credentials
         self.max_body = max_body
@@ -134,6 +137,7 @@ class ForwardPlan:
         self.names_credential = assertion is not None or credential_lines is not None
         self.hash_key = hash_key
         self.own_cookies = own_cookies
+        self.own_paths = own_paths
         stripped, self.base = 0, b""
         if isinstance(route.rewrite, PrefixStrip):
             stripped, self.base = route.rewrite.count, route.rewrite.base

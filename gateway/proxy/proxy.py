@@ -9,6 +9,7 @@ from gateway.gate.admission import Admission, RequestHead
 from gateway.gate.session_cookies import own_cookies
 from gateway.identity.assertions import Assertions
 from gateway.identity.credentials import CredentialLines
+from gateway.policy.builtin_routes import browsable_paths
 from gateway.policy.route import Route
 from gateway.proxy.balancer import hash_key_of
 from gateway.proxy.final_recipient import FinalRecipient
@@ -87,9 +88,10 @@ class Proxy:
         self._own_cookies: dict[str, UpstreamCookies] = {} if previous is None else previous._own_cookies
         self._declare_cookies(settings)
         self._assertions: Assertions | None = previous._assertions if previous else assertions
+        own_paths = browsable_paths(settings)
         self._plans = {
             route: (
-                _plan(route, settings, self._assertions, self._own_cookies.get(route.upstream)),
+                _plan(route, settings, self._assertions, self._own_cookies.get(route.upstream), own_paths),
                 self.engines[route.upstream],
             )
             for route in routes
@@ -159,7 +161,11 @@ def _is_final_recipient(request: RequestHead) -> bool:
 
 
 def _plan(
-    route: Route, settings: Settings, assertions: Assertions | None, cookies: UpstreamCookies | None
+    route: Route,
+    settings: Settings,
+    assertions: Assertions | None,
+    cookies: UpstreamCookies | None,
+    own_paths: frozenset[bytes],
 ) -> ForwardPlan:
     """Build the plan from the route's own limits, or else from those of its upstream and of the server."""
     own = route.settings
@@ -176,4 +182,5 @@ def _plan(
         hash_key=hash_key_of(upstream.balance) if isinstance(upstream.balance, BalanceSettings) else None,
         credential_lines=CredentialLines.of(settings.identity.headers),
         own_cookies=cookies,
+        own_paths=own_paths,
     )

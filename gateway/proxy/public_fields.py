@@ -8,7 +8,8 @@ strips. Clients know neither. Location, Content-Location, Refresh (RFC 9110 10.2
     Location: /items/                        ──▶    Location: /orders/items/
     Set-Cookie: a=1; Path=/                  ──▶    Set-Cookie: a=1; Path=/orders
 
-An application that reads X-Forwarded-Prefix writes the prefix itself, so a path that begins with it stays.
+An application that reads X-Forwarded-Prefix writes the prefix itself, so a path that begins with it stays. A redirect
+to a page of the gateway (`/account/sign-out`) stays too, like the same link in a page of the application.
 """
 
 import re
@@ -72,11 +73,12 @@ class _Translation:
 
     def __init__(self, head: RequestHead, plan: ForwardPlan, target: Target, preserved_host: bytes | None) -> None:
         fields, peer = head.fields, head.peer
-        self._base, self._own_prefix = plan.base, plan.prefix
-        self._prefix = plan.prefix
+        self._base, self._own_prefix, self._own_paths = plan.base, plan.prefix, plan.own_paths
+        self._prefix, self._stated_prefix = plan.prefix, b""
         self._scheme, self._host = peer.scheme.encode("ascii", "replace"), fields.host
         if peer.trusted:
-            self._prefix = stated_prefix(fields) + plan.prefix
+            self._stated_prefix = stated_prefix(fields)
+            self._prefix = self._stated_prefix + plan.prefix
             scheme = first_member(fields.forwarded_proto or b"").lower()
             self._scheme = scheme if scheme in _PORTS else self._scheme
             self._host = first_member(fields.forwarded_host or fields.host or b"")
@@ -98,12 +100,12 @@ class _Translation:
         absolute = _ABSOLUTE.fullmatch(value)
         if absolute is None:
             translates = (self._own_prefix or self._base) and value.startswith(b"/")
-            return _without_authority(self._path(value)) if translates else value
+            return _without_authority(self._page(value)) if translates else value
         scheme = (absolute["scheme"] or self._target_scheme).lower()
         authority = absolute["authority"].lower()
         if _without_port(authority, scheme) not in self._origins:
             return value
-        path = self._path(absolute["path"])
+        path = self._page(absolute["path"])
         if self._host is None:  # HTTP/1.0 without Host
             return _without_authority(path or b"/")
         if scheme == self._target_scheme:
@@ -112,6 +114,11 @@ class _Translation:
             # The application changes the scheme, for example to https. The port of the client's Host is of the other.
             authority = self._host.rpartition(b":")[0] if _has_port(self._host) else self._host
         return b"%b//%b%b" % (b"%b:" % scheme if absolute["scheme"] else b"", authority, path)
+
+    def _page(self, path: bytes) -> bytes:
+        """The path of the client for the path of a redirect, which can be a page of the gateway."""
+        is_own = self._own_prefix and not self._base and _without_query(path) in self._own_paths
+        return self._stated_prefix + path if is_own else self._path(path)
 
     def _path(self, path: bytes) -> bytes:
         """The path of the client for a path of the target, with its query and fragment."""
@@ -153,6 +160,10 @@ def _without_authority(path: bytes) -> bytes:
     the removal of the base path. WHATWG URL 4.5 writes such a path behind `/.`.
     """
     return b"/." + path if path[1:2] in (b"/", b"\\", b"\t") else path
+
+
+def _without_query(path: bytes) -> bytes:
+    return path.partition(b"#")[0].partition(b"?")[0]
 
 
 def _is_below(path: bytes, prefix: bytes) -> bool:

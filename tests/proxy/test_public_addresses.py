@@ -17,7 +17,7 @@ SHOP = "shop.example.com"
 
 @pytest.fixture
 def based(gateways: Gateways, upstreams: Upstreams, face: Face, engine: Engine) -> Gateway:
-    """A gateway that trusts this machine, with a base path and with `rewrite_responses: false`."""
+    """A gateway that trusts this machine, with pages, a base path and with `rewrite_responses: false`."""
     web = upstreams.web.url
     added = {
         "based": {"targets": [f"{web}/api"], "engine": engine, "eject": None},
@@ -37,7 +37,9 @@ def based(gateways: Gateways, upstreams: Upstreams, face: Face, engine: Engine) 
         face,
         engine,
         routes=routes,
-        server={"trusted_proxies": ["127.0.0.0/8"]},
+        server={"trusted_proxies": ["127.0.0.0/8"], "public_url": f"https://{SHOP}"},
+        sessions={},
+        accounts={"pages": {}},
         upstreams=standard_upstreams(gateways, engine) | added,
     )
 
@@ -143,6 +145,56 @@ def test_a_base_path_precedes_the_path_of_requests_and_is_removed_from_redirects
     assert got.value("location") == seen.replace("TARGET", upstream.url[7:]).encode()
 
 
+OWN_PAGES = [
+    ("/stripped/x", "/x", "/account", "/account"),
+    ("/stripped/x", "/x", "/account/sign-out", "/account/sign-out"),
+    ("/stripped/x", "/x", "/account/sign-in?next=%2Fstripped%2Fx", "/account/sign-in?next=%2Fstripped%2Fx"),
+    ("/stripped/x", "/x", "/account#keys", "/account#keys"),
+    ("/stripped/x", "/x", "/_gateway/docs", "/_gateway/docs"),
+    ("/stripped/x", "/x", "/.well-known/change-password", "/.well-known/change-password"),
+    ("/stripped/x", "/x", "http://shop.example.com/account/sign-out", "http://shop.example.com/account/sign-out"),
+    ("/stripped/x", "/x", "http://TARGET/account/sign-out", "http://shop.example.com/account/sign-out"),
+    ("/stripped/x", "/x", "//shop.example.com/account?a=1", "//shop.example.com/account?a=1"),
+    # ---- paths that the gateway does not serve to browsers belong to the application
+    ("/stripped/x", "/x", "/account/orders", "/stripped/account/orders"),
+    ("/stripped/x", "/x", "/account/", "/stripped/account/"),
+    ("/stripped/x", "/x", "/accounts", "/stripped/accounts"),
+    ("/stripped/x", "/x", "/account/verify", "/stripped/account/verify"),
+    ("/stripped/x", "/x", "/auth/login", "/stripped/auth/login"),
+    ("/stripped/x", "/x", "/_gateway/nothing", "/stripped/_gateway/nothing"),
+    ("/stripped/x", "/x", "/stripped/account", "/stripped/account"),
+    ("/stripped/x", "/x", "/en//account", "/stripped/en//account"),
+    # ---- the base path of the target marks the paths of the application
+    ("/mounted/x", "/api/x", "/api/account", "/mounted/account"),
+    ("/mounted/x", "/api/x", "/account", "/account"),
+    ("/public/x", "/public/x", "/account", "/account"),
+]
+
+
+@pytest.mark.parametrize(("target", "sent_to", "location", "seen"), OWN_PAGES)
+def test_a_redirect_to_a_page_of_the_gateway_gets_no_prefix(
+    based: Gateway, upstream: RecordingUpstream, target: str, sent_to: str, location: str, seen: str
+) -> None:
+    lines = [f"Location: {location}", f"Refresh: 0; url={location}"]
+    got = replied(based, upstream, target, sent_to, lines)
+    assert got.value("location") == seen.encode()
+    assert got.value("refresh") == b"0; url=" + seen.encode()
+
+
+def test_a_redirect_of_an_application_below_a_prefix_leads_to_the_sign_out_page(
+    based: Gateway, upstream: RecordingUpstream
+) -> None:
+    location = replied(based, upstream, "/stripped/x", "/x", ["Location: /account/sign-out"]).value("location")
+    assert location is not None
+    page = based.ask(request(location.decode(), host=SHOP, fields=["X-Forwarded-Proto: https"]))
+    assert (page.status, b"<title>" in page.body) == (200, True)
+
+
+def test_without_pages_their_paths_belong_to_the_application(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    got = replied(gateway, upstream, "/stripped/x", "/x", ["Location: /account/sign-out"])
+    assert got.value("location") == b"/stripped/account/sign-out"
+
+
 FORWARDED = [
     "X-Forwarded-Proto: https, http",
     "X-Forwarded-Host: www.example.org:8443, inner",
@@ -160,6 +212,8 @@ FORWARDED = [
         ("/stripped/x", "/x", "/y", "/eu/stripped/y"),
         ("/stripped/x", "/x", "/eu/stripped/y", "/eu/stripped/y"),
         ("/mounted/x", "/api/x", "/api/y", "/eu/mounted/y"),
+        ("/stripped/x", "/x", "/account/sign-out", "/eu/account/sign-out"),
+        ("/stripped/x", "/x", "http://TARGET/account?a=1", "https://www.example.org:8443/eu/account?a=1"),
     ],
 )
 def test_the_public_address_is_the_one_that_a_trusted_proxy_states(
@@ -247,6 +301,7 @@ def test_a_refresh_names_the_public_address(
 COOKIES = [
     ("/stripped/x", "/x", "a=1; Path=/; HttpOnly", "a=1; Path=/stripped; HttpOnly"),
     ("/stripped/x", "/x", "a=1;path=/admin", "a=1;path=/stripped/admin"),
+    ("/stripped/x", "/x", "a=1; Path=/account", "a=1; Path=/stripped/account"),
     ("/stripped/x", "/x", "a=1; Path=/stripped/admin", "a=1; Path=/stripped/admin"),
     ("/stripped/x", "/x", "a=Path=/x", "a=Path=/x"),
     ("/stripped/x", "/x", "a=1; Secure", "a=1; Secure"),
