@@ -125,7 +125,7 @@ _LINK_TEMPLATE: Any = Text(
 
 @section
 class PageUrlSettings:
-    """Pages of your own front end that links in mails open, instead of the gateway's."""
+    """Pages of your own front end that links in mails open. The gateway's own pages stay for earlier links."""
 
     verify: str | None = setting(
         _LINK_TEMPLATE.or_null(),
