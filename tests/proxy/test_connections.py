@@ -9,6 +9,7 @@ from tests.support.engines import lacks
 from tests.support.processes import Gateway
 from tests.support.recording import Exchange, RecordingUpstream, Script
 from tests.support.scripts import HeldConnection, UploadCounter, answer, in_turn, raw, response, silent
+from tests.support.small import metric
 from tests.support.waiting import eventually, within
 from tests.support.wording import chunked, request
 
@@ -143,6 +144,11 @@ def test_a_pool_that_stays_full_is_an_overload(gateway: Gateway, upstream: Recor
     assert len(upstream.requests) == 2
 
 
+def waits_in_the_pool(gateway: Gateway, count: int) -> None:
+    """Wait until this many requests wait for a connection."""
+    eventually(lambda: metric(gateway, "gateway_upstream_waiting", upstream="tight") == count)
+
+
 def test_waiting_requests_are_served_in_order_and_cancelled_ones_are_not(
     gateway: Gateway, upstream: RecordingUpstream
 ) -> None:
@@ -153,9 +159,9 @@ def test_waiting_requests_are_served_in_order_and_cancelled_ones_are_not(
         held.reached()
         for number, caller in ((2, second), (3, third), (4, fourth)):
             caller.send(request(f"/tight/{number}"))
-            time.sleep(0.02)
+            waits_in_the_pool(gateway, number - 1)
         third.reset()
-        time.sleep(0.05)
+        waits_in_the_pool(gateway, 2)
         held.release()
         assert second.receive().status == 200
         assert fourth.receive().status == 200

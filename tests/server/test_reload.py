@@ -24,7 +24,7 @@ from tests.support.processes import Gateway
 from tests.support.raw import NoAnswer
 from tests.support.recording import RecordingUpstream
 from tests.support.small import Start, metric
-from tests.support.waiting import eventually, promised, within
+from tests.support.waiting import eventually, listens, promised, within
 from tests.support.websockets import Socket, echoing, text
 from tests.support.wording import request
 
@@ -99,7 +99,7 @@ def test_requests_that_run_and_wait_are_finished_though_their_upstream_is_gone(s
         second.send(GET)
         eventually(lambda: len(held) == 2)
         third.send(GET)
-        time.sleep(0.1)
+        eventually(lambda: metric(gateway, "gateway_upstream_waiting", upstream="web") == 1)
         changed = configuration_of(gateway) | {"upstreams": {}, "routes": []}
         assert IN_FORCE in reload(gateway, changed)
         assert gateway.get("/web/x").refused() == (404, "no_route")
@@ -546,7 +546,7 @@ def test_a_reload_during_the_drain_is_ignored(start: Start, fleet: Fleet) -> Non
         caller.send(GET)
         eventually(lambda: held)
         gateway.signal()
-        time.sleep(0.3)
+        eventually(lambda: not listens(gateway.address))
         gateway.signal(signal.SIGHUP)
         time.sleep(0.2)
         fleet.loop.call_soon_threadsafe(held[0].send, OK)

@@ -259,12 +259,15 @@ async def test_a_revoked_client_that_reads_nothing_is_left_to_the_server(
     server = Server(app, "/sockets/x", headers=[(b"host", b"h"), (b"authorization", authorization)])
     await server.expect("websocket.accept")
 
+    sending = asyncio.Event()
+
     async def never(message: Message) -> None:
+        sending.set()
         await asyncio.Event().wait()
 
     server.on_send = never
     await in_thread(lambda: far.say(text("not taken")))
-    await asyncio.sleep(0.1)
+    await sending.wait()
     assert (await client.post("/auth/logout")).status_code == 204
     assert (await in_thread(far.frame)).closing == (1008, "token_revoked")
     await server.over()

@@ -12,7 +12,7 @@ from tests.support.configurations import changed
 from tests.support.gateways import Gateways, unhandled
 from tests.support.processes import Face, Gateway
 from tests.support.recording import Exchange, RecordingUpstream
-from tests.support.waiting import SharedEvent, eventually, within
+from tests.support.waiting import SharedEvent, eventually, listens, within
 from tests.support.websockets import BINARY, FarEnd, Frame, Socket, close, echoing, encode, flooding, handshake, text
 
 # ---- shutdown
@@ -82,7 +82,7 @@ def test_a_handshake_in_progress_finishes_and_is_then_closed(
         caller.send(handshake(ANYBODY))
         upstream.arrived()
         gateway.signal()
-        time.sleep(0.3)
+        eventually(lambda: not listens(gateway.address))
         released.set()
         if gateway.face == "serve":
             assert caller.receive().status == 101

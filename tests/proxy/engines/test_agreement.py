@@ -20,6 +20,7 @@ from tests.support.processes import Engine
 from tests.support.recording import RecordingUpstream
 from tests.support.scale import examples
 from tests.support.scripts import raw
+from tests.support.waiting import until
 from tests.support.wording import chunked
 
 STATUS_LINES = [
@@ -210,5 +211,4 @@ async def test_an_engine_leaves_nothing_running(upstream: RecordingUpstream) -> 
     upstream.on("/x", raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
     for engine in ENGINES:
         assert [one.end for one in await tellings(engine, upstream.url, ["GET"] * 5)] == ["end"] * 5
-        await asyncio.sleep(0.05)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
+        await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})

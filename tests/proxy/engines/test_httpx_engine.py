@@ -459,8 +459,7 @@ async def test_requests_with_faults_leave_nothing_behind(fleet: Fleet) -> None:
         assert Counter(one.done.done() for one in outcomes) == {True: len(outcomes)}
         assert sum(one.status == 200 and one.aborted is None for one in outcomes) > len(outcomes) / 2
         del outcomes
-        await asyncio.sleep(0.05)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
+        await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
         gc.collect()
         assert len(gc.get_objects()) - before < 2000
     await until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors + len(fleet.targets) + 4)

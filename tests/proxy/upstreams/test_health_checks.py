@@ -81,14 +81,8 @@ WELL: dict[str, Behaviour] = {
 async def test_a_status_below_400_is_healthy_for_any_body(fleet: Fleet, behaviour: Behaviour) -> None:
     fleet["a"].behaviour = only_checks(behaviour)
     async with running(checked(fleet["a"].url, fall=1)) as harness:
-        await asyncio.to_thread(lambda: _arrived(fleet, 6))
+        await until(lambda: fleet["a"].requests >= 6)
         assert (await harness.ask()).content == b"a"
-
-
-def _arrived(fleet: Fleet, count: int) -> None:
-    from tests.support.waiting import eventually
-
-    eventually(lambda: fleet["a"].requests >= count)
 
 
 async def test_a_check_identifies_itself_and_sends_the_configured_request(fleet: Fleet) -> None:
@@ -205,7 +199,7 @@ async def test_a_target_with_all_connections_busy_is_not_sick(fleet: Fleet) -> N
     fleet["a"].behaviour = lambda served: well(served) if served.target.startswith(b"/healthz") else None
     async with running(checked(fleet["a"].url, fall=1)) as harness:
         outcome, exchange = harness.begin()
-        await asyncio.sleep(0.5)
+        await until(lambda: fleet["a"].requests > 5)
         assert not outcome.done.done()
         assert harness.engine.pools[0].health.is_up
         exchange.cancel()
