@@ -9,7 +9,7 @@ import pytest
 from tests.proxy.upstreams.harness import Harness, ended, running, settings
 from tests.support.fleet import OK, Fleet, Served, Target, hang, well
 from tests.support.listening import small_listener
-from tests.support.waiting import until
+from tests.support.waiting import cpu_within, until
 
 
 def pool_of(harness: Harness) -> Any:
@@ -114,10 +114,9 @@ async def test_a_thousand_cancelled_waits_are_removed_at_once(fleet: Fleet) -> N
     fleet["a"].behaviour = hang
     async with running(settings(fleet["a"].url, max_connections=1)) as harness:
         waiting = [harness.begin()[1] for _ in range(4097)]
-        started = asyncio.get_running_loop().time()
-        for exchange in waiting[1:]:
-            exchange.cancel()
-        assert asyncio.get_running_loop().time() - started < 0.1
+        with cpu_within(0.1):
+            for exchange in waiting[1:]:
+                exchange.cancel()
         waiting[0].cancel()
         fleet["a"].behaviour = well
         assert (await harness.ask()).status == 200

@@ -17,7 +17,7 @@ from gateway.storage.redis.buckets import RedisBuckets
 from gateway.storage.redis.client import RedisLink
 from tests.gate.test_rate_limits import Request, limit_of
 from tests.policy.policies import policy_of
-from tests.support.waiting import until
+from tests.support.waiting import promised, until
 
 
 @asynccontextmanager
@@ -114,9 +114,10 @@ async def test_a_crowd_is_counted_in_few_round_trips(shared_valkey: ValkeyServer
         with shared_valkey.client() as client:
             return int(client.info("commandstats")["cmdstat_eval"]["calls"])
 
+    quota = Quota(50, 86_400.0)  # nothing leaks during the test
     async with linked(shared_valkey.url) as (buckets,):
         before = evaluated()
-        levels = await asyncio.gather(*(buckets.take(f"k{number % 100}", Quota(50, 60.0)) for number in range(1000)))
+        levels = await asyncio.gather(*(buckets.take(f"k{number % 100}", quota) for number in range(1000)))
         assert evaluated() - before <= 1000 / 128 + 3
         assert all(level < 11 for level in levels)
         assert sum(1 for level in levels if level > 9.9) == 100
@@ -195,10 +196,10 @@ async def test_a_hung_redis_delays_a_request_by_a_quarter_of_a_second_once(valke
         try:
             started = time.monotonic()
             assert await through(replica, each=20) == 9
-            assert time.monotonic() - started < 0.6
+            assert time.monotonic() - started < promised(0.6)
             started = time.monotonic()
             assert await replica.passes("u2")
-            assert time.monotonic() - started < 0.15
+            assert time.monotonic() - started < promised(0.15)
         finally:
             valkey.resume()
         await until(lambda: buckets.available)

@@ -20,7 +20,7 @@ from gateway.storage.redis.user_cache import RedisCache
 from gateway.storage.redis.user_records import RedisRecords, Write
 from tests.identity.stores import CREATED, record
 from tests.storage.authentic import CHANNEL, INSTALLATION, signed, user_key, values
-from tests.support.waiting import until
+from tests.support.waiting import promised, until
 
 TTL = 60.0
 
@@ -290,7 +290,7 @@ async def test_a_redis_that_is_out_finds_nothing_and_keeps_nothing(valkey: Valke
     valkey.pause()
     started = time.monotonic()
     assert await asyncio.gather(*(cached.cache.get(f"u{number}") for number in range(300))) == [None] * 300
-    assert time.monotonic() - started < 0.6
+    assert time.monotonic() - started < promised(0.6)
     for number in range(300):
         await cached.cache.put(record(f"u{number}"), age=0.0)
     valkey.restart()
