@@ -1,7 +1,8 @@
 """A reader who follows a page in an empty folder: writes its files, runs its commands, compares their output.
 
 The reader replaces the ports 8000 and 9000 by free ones. Packages come from the environment of the tests instead of an
-index: `python3 -m venv` makes a folder, and `pip` and `npm` check or copy installed packages.
+index: `python3 -m venv` makes a folder, and `pip` and `npm` check or copy installed packages. The launcher runs the
+commands of the gateway, and passwords are hashed at the lowest cost.
 """
 
 import os
@@ -9,11 +10,12 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from tests.docs.commands import GatewayCommand
 from tests.docs.pages import Command, File, Terminal, matches, steps
 from tests.support.processes import PROJECT, free_port
 from tests.support.waiting import eventually, listens
@@ -44,27 +46,24 @@ for name in sys.argv[1:]:
 """
 
 
-class Reader:
-    """Follows pages. `node` is a folder with node_modules, `cache` one with the archives of `npm pack`, and `changes`
-    are replacements in files."""
+_ACCOUNTS: Final = "\naccounts:\n"
+_CHEAP: Final = _ACCOUNTS + "  password: {bcrypt_rounds: 4} # gateway: allow few-bcrypt-rounds\n"
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        node: Path | None = None,
-        cache: Path | None = None,
-        changes: Mapping[str, str] | None = None,
-    ) -> None:
+
+class Reader:
+    """Follows pages. `node` is a folder with node_modules, and `cache` one with the archives of `npm pack`."""
+
+    def __init__(self, folder: Path, *, node: Path | None = None, cache: Path | None = None) -> None:
         self.folder = folder / "work"
         self.folder.mkdir()
-        self._changes = changes or {}
+        self._commands = folder / "commands"
+        self._stack = ExitStack()
         self.ports = dict(zip(PORTS, (str(free_port()) for _ in PORTS), strict=True))
         self._log = folder / "terminals.log"
         self._terminals: list[subprocess.Popen[bytes]] = []
         binaries = Path(sys.executable).parent
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")} | {
-            "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+            "PATH": os.pathsep.join([str(self._commands), str(binaries), os.environ["PATH"]]),
             "PYTHONPATH": str(PROJECT),
             "PYTHONWARNINGS": "",
             "READER_PYTHON": sys.executable,
@@ -75,17 +74,21 @@ class Reader:
         }
 
     def __enter__(self) -> Self:
+        if sys.platform == "linux":
+            self._stack.enter_context(GatewayCommand(self._commands))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for process in self._terminals:
-            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it ended by itself
+                os.killpg(process.pid, signal.SIGTERM)
         for process in self._terminals:
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait(10)
+        self._stack.close()
 
     def follow(self, page: Path) -> None:
         """Do each step of the page."""
@@ -101,10 +104,7 @@ class Reader:
     def write(self, file: File) -> None:
         path = self.folder / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = file.text
-        for old, new in self._changes.items():
-            text = text.replace(old, new)
-        path.write_text(self._own(text), encoding="utf-8")
+        path.write_text(self._own(file.text.replace(_ACCOUNTS, _CHEAP)), encoding="utf-8")
 
     def run(self, command: Command, page: str = "") -> str:
         """Run a command to its end, and compare its output with that of the page. The next command finds its variables,
@@ -114,6 +114,7 @@ class Reader:
             ["bash", "-c", _SHELL + self._own(command.text) + keep],
             cwd=self.folder,
             env=self._environment,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=60,

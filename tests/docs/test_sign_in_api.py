@@ -24,7 +24,6 @@ def test_the_text_of_each_section_is_that_of_the_openapi_document(page: Path) ->
 
 @pytest.mark.skipif(shutil.which("bash") is None or shutil.which("curl") is None, reason="bash or curl is missing")
 def test_the_examples_answer_as_the_pages_show(tmp_path: Path) -> None:
-    cheap = {"  email: {verification": "  password: {bcrypt_rounds: 4}\n  email: {verification"}
-    with Reader(tmp_path, changes=cheap) as reader:
+    with Reader(tmp_path) as reader:
         for page in PAGES:
             reader.follow(page)
