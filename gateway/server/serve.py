@@ -242,6 +242,7 @@ class GatewayServer(uvicorn.Server):
         self._read_at_start: FileWatch | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._runtime: Runtime | None = None
+        self._stopping = asyncio.Event()
         self.finished = True
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # the gateway logs its own messages
         super().__init__(
@@ -288,6 +289,11 @@ class GatewayServer(uvicorn.Server):
         if self._is_behind:
             self._reload_soon()
 
+    async def main_loop(self) -> None:
+        """Wait for a stop. uvicorn's loop looks for one ten times a second, and renews a Date field that
+        ClientConnection does not use."""
+        await self._stopping.wait()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Complete the running requests, for at most `server.drain`."""
         assert self._runtime is not None
@@ -332,7 +338,7 @@ class GatewayServer(uvicorn.Server):
         for connection in self._open_connections():
             connection.tick(now)
         if self._parent is not None and os.getppid() != self._parent:
-            self.should_exit = True  # without its supervisor, no process would ever stop it
+            self._stop()  # without its supervisor, no process would ever stop it
         if self._parent is None and isinstance(self._load, WatchedFile) and self._load.changed():
             self._reload_soon()
         if self._certificates is not None and self._certificates.changed():
@@ -437,4 +443,8 @@ class GatewayServer(uvicorn.Server):
         """Stop without waiting at the second signal. A worker gets SIGQUIT for that, because it can receive SIGTERM
         from its supervisor and also from a service manager that stops the whole group."""
         self.force_exit = sig == signal.SIGQUIT or (self.should_exit and self._parent is None)
+        self._stop()
+
+    def _stop(self) -> None:
         self.should_exit = True
+        self._stopping.set()

@@ -24,7 +24,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.util.concurrency import greenlet_spawn
 
@@ -135,7 +135,7 @@ class Database:
         try:
             if turnstile is not None:
                 await turnstile.enter(_LOCAL_PATIENCE)
-            lacks = await self._limited(*self._reading_task(self._check, turnstile), self._limits.read)
+            lacks = await self._limited(*self._reading_task(self._opened.check, turnstile), self._limits.read)
         except StorageUnavailable:
             return False
         if lacks is not None:
@@ -288,11 +288,6 @@ class Database:
 
     # ---- inside the greenlet
 
-    def _check(self, connection: Connection) -> str | None:
-        _select_one(connection)
-        self._opened.check(connection)
-        return self._opened.lacks(connection)
-
     def _read_once(self, work: Work[T], progress: _Progress) -> T:
         with self._opened.reading().connect() as connection:
             progress.follow(connection)
@@ -369,10 +364,6 @@ def _with_repeats(run: Callable[[], T]) -> T:
                 raise
             release(error)
     return run()
-
-
-def _select_one(connection: Connection) -> None:
-    connection.execute(text("SELECT 1"))
 
 
 def _state(error: BaseException) -> str:

@@ -76,6 +76,7 @@ WHERE CASE needed_right
     ELSE has_any_column_privilege(to_regclass(name)::oid, needed_right)
 END IS NOT TRUE
 """  # noqa: S608  (constants)
+_CHECK: Final = text(f"SELECT current_setting('transaction_read_only'), ({_LACKS})")
 
 
 def open_postgresql(url: str, timeouts: Timeouts) -> Opened:
@@ -107,8 +108,7 @@ def open_postgresql(url: str, timeouts: Timeouts) -> Opened:
         (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError),
         readers=_PLACES,
         begin=server.begin,
-        check=_require_writable,
-        lacks=_lacking_rights,
+        check=_check,
         stop=connector.stop,
     )
 
@@ -149,15 +149,14 @@ def _dbapi_connection(engine: Engine, connector: Connector[asyncpg.Connection], 
     return engine.dialect.loaded_dbapi.connect(async_creator_fn=made, **options)
 
 
-def _require_writable(connection: Connection) -> None:
-    """Raise for a server that answers but takes no changes: a standby, or a primary that was fenced off."""
-    if connection.execute(text("SELECT current_setting('transaction_read_only')")).scalar_one() == "on":
+def _check(connection: Connection) -> str | None:
+    """Name the rights that this user has lost since the start, and the tables that are gone.
+
+    Raises for a server that answers but takes no changes: a standby, or a primary that was fenced off.
+    """
+    is_read_only, lacking = connection.execute(_CHECK).one()
+    if is_read_only == "on":
         raise _read_only()
-
-
-def _lacking_rights(connection: Connection) -> str | None:
-    """Name the rights that this user has lost since the start, and the tables that are gone."""
-    lacking = connection.execute(text(_LACKS)).scalar_one()
     return None if lacking is None else f"no {lacking}: missing, or the user has no right to it"
 
 

@@ -1,13 +1,15 @@
 """SQLite through aiosqlite: a file in WAL mode, or one connection to a database in memory."""
 
+import asyncio
 import os
 import sqlite3
 from pathlib import Path
 from typing import Any, Final
 
+import aiosqlite
 from sqlalchemy import Connection, StaticPool, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError
 
 from gateway.errors import CannotStart, cannot_read
 from gateway.storage.engine import Opened
@@ -15,8 +17,12 @@ from gateway.storage.tables import metadata
 
 _READERS: Final = 4  # each is a thread
 _WRITERS: Final = 1  # SQLite allows one; waiting here is fair and cheap, SQLite would poll
-_BUSY_TIMEOUT: Final = 0.6  # seconds to wait while another process writes, less than the limit of a write transaction
-_PROBE_TIMEOUT: Final = 100  # milliseconds to wait for it in a probe, less than the limit of a read
+# Milliseconds to wait while another process writes, less than the limit of a write transaction. A probe waits for less
+# than the limit of a read.
+_BUSY_TIMEOUT: Final = 600
+_PROBE_TIMEOUT: Final = 100
+_SET_BUSY_TIMEOUT: Final = f"PRAGMA busy_timeout={_BUSY_TIMEOUT}"
+_PROBE: Final = f"PRAGMA busy_timeout={_PROBE_TIMEOUT}; BEGIN IMMEDIATE; ROLLBACK; {_SET_BUSY_TIMEOUT}"
 # WAL: readers and the writer do not block each other. NORMAL: a power failure can lose the last commits but corrupts
 # nothing, and a commit needs no fsync.
 _PRAGMAS: Final = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
@@ -30,14 +36,14 @@ def open_sqlite(url: str) -> Opened:
         _create_private(Path(str(parsed.database)))
     # With isolation_level None the driver begins no transactions. Reads are single statements, and writes begin theirs
     # explicitly.
-    options: dict[str, Any] = {"connect_args": {"isolation_level": None, "timeout": _BUSY_TIMEOUT}}
+    options: dict[str, Any] = {"connect_args": {"isolation_level": None, "timeout": _BUSY_TIMEOUT / 1000}}
     pool_size = _READERS + _WRITERS + 1
     options |= {"poolclass": StaticPool} if in_memory else {"pool_size": pool_size, "max_overflow": 0}
     engine = create_engine(parsed.set(drivername="sqlite+aiosqlite"), hide_parameters=True, **options)
     event.listen(engine, "connect", _configure)
     event.listen(engine, "invalidate", _roll_back)
     opened = Opened(engine, lambda: engine, (sqlite3.Error,), readers=1, is_local=True, in_memory=True, begin=_begin)
-    return opened if in_memory else opened._replace(readers=_READERS, writers=_WRITERS, in_memory=False, lacks=_lacks)
+    return opened if in_memory else opened._replace(readers=_READERS, writers=_WRITERS, in_memory=False, check=_check)
 
 
 def _begin(connection: Connection) -> None:
@@ -46,21 +52,29 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _lacks(connection: Connection) -> str | None:
+def _check(connection: Connection) -> str | None:
     """Name a table that is gone, or the reason why the file takes no changes: another process holds the lock for
     writers, or the file cannot be written."""
-    names = {name for (name,) in connection.exec_driver_sql("SELECT name FROM sqlite_master")}
+    names = set(connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars())
     if missing := sorted(metadata.tables.keys() - names):
         return f"no table {missing[0]}"
-    connection.exec_driver_sql(f"PRAGMA busy_timeout={_PROBE_TIMEOUT}")
+    adapted: Any = connection.connection.dbapi_connection
     try:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        connection.exec_driver_sql("ROLLBACK")
-    except OperationalError as error:
-        return str(error.orig)
-    finally:
-        connection.exec_driver_sql(f"PRAGMA busy_timeout={_BUSY_TIMEOUT * 1000:.0f}")
-    return None
+        refusal: str | None = adapted.run_async(_refusal_of_writes)
+    except asyncio.CancelledError as error:
+        connection.invalidate(error)  # its busy timeout is uncertain
+        raise
+    return refusal
+
+
+async def _refusal_of_writes(driver: aiosqlite.Connection) -> str | None:
+    """Begin a write transaction and roll it back. One call does it, because each call switches to a thread and back."""
+    try:
+        async with driver.executescript(_PROBE):
+            return None
+    except sqlite3.OperationalError as error:
+        await driver.execute_fetchall(_SET_BUSY_TIMEOUT)
+        return str(error)
 
 
 def _parsed(url: str) -> URL:

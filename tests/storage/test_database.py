@@ -136,6 +136,11 @@ async def test_neither_statements_nor_values_are_in_the_reason(database: Databas
 # ---- time
 
 
+def busy_timeout(connection: Connection) -> int:
+    found: int = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
+    return found
+
+
 def sleeping(seconds: float) -> Callable[[Connection], None]:
     """Work that takes the database this many seconds."""
 
@@ -282,12 +287,14 @@ async def test_a_file_that_takes_no_changes_is_degraded_while_reads_go_on(tmp_pa
     try:
         await schema.upgrade(database)
         assert await database.ping() is True
+        patience = await database.read(busy_timeout)
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             for begin in ("BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"):
                 other.execute(begin)
                 for _ in range(FAILURES + 1):
                     assert await database.ping() is False
                 assert not database.available
+                assert await database.read(busy_timeout) == patience, "a probe waits less than a user's call"
                 assert await users.by_email("ann@example.com") is None
                 other.execute("COMMIT")
                 assert await database.ping() is True
