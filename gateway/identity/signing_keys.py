@@ -97,11 +97,11 @@ def key_ring(settings: Settings) -> KeyRing:
 
     Raises ConfigurationError for unusable keys, and CannotStart if the created key cannot be stored.
     """
-    problems = key_problems(settings)
+    keys, problems = _configured_keys(settings)
     if problems:
         raise ConfigurationError(problems)
-    if settings.tokens.keys:
-        return KeyRing([_signing_key(key) for key in settings.tokens.keys])
+    if keys:
+        return KeyRing(keys)
     path = made_key_path(settings)
     return KeyRing([ephemeral_key() if path is None else kept_key(path)])
 
@@ -114,17 +114,23 @@ def mac_keys(settings: Settings, ring: KeyRing) -> MacKeys:
 
 def key_problems(settings: Settings) -> tuple[Problem, ...]:
     """The problems of `tokens.keys`. Creates and changes nothing."""
+    return _configured_keys(settings)[1]
+
+
+def _configured_keys(settings: Settings) -> tuple[list[SigningKey], tuple[Problem, ...]]:
+    """The usable keys of `tokens.keys`, and the problems. OpenSSL takes 25 ms to check an RSA key."""
     if not settings.tokens.keys:
         made = settings.storage.database.reveal().startswith("sqlite")
-        return () if made else (_problem(settings, "tokens.keys", _NO_KEYS),)
-    problems = []
+        return [], () if made else (_problem(settings, "tokens.keys", _NO_KEYS),)
+    keys: list[SigningKey] = []
+    problems: list[Problem] = []
     for index, key in enumerate(settings.tokens.keys):
         try:
-            _signing_key(key)
+            keys.append(_signing_key(key))
         except UnusableKey as error:
             given = "secret" if key.secret is not None else "private_key"
             problems.append(_problem(settings, f"tokens.keys[{index}].{given}", str(error)))
-    return tuple(problems)
+    return keys, tuple(problems)
 
 
 def made_key_path(settings: Settings) -> Path | None:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 
 from tests.support.expectations import passes, refuses
 from tests.support.gateways import Gateways
-from tests.support.processes import Account, Configuration, Gateway, command, write_configuration
+from tests.support.processes import Account, Configuration, Face, Gateway, command, write_configuration
 from tests.support.raw import Answer
 from tests.support.recording import RecordingUpstream
 from tests.support.token_factory import (
@@ -29,6 +29,12 @@ from tests.support.token_factory import (
 from tests.support.wording import bearer, request
 
 INVALID = "token_invalid"
+
+
+@pytest.fixture
+def gateway(gateways: Gateways, face: Face) -> Gateway:
+    """A gateway with keys of three kinds."""
+    return gateways.gateway("three-keys", face, tokens={"keys": gateways.token_factory.settings_with_rsa()})
 
 
 @pytest.fixture
@@ -102,7 +108,7 @@ def test_CVE_2026_102266_an_empty_or_short_secret_is_refused_at_start(gateways: 
 
 
 def test_a_key_of_an_algorithm_that_does_not_fit_is_refused_at_start(gateways: Gateways, tmp_path: Path) -> None:
-    curve, secret, rsa = gateways.token_factory.settings()
+    curve, secret, rsa = gateways.token_factory.settings_with_rsa()
     wrong = [curve | {"algorithm": name} for name in ("none", "HS256", "XX", "")]
     wrong += [secret | {"algorithm": name} for name in ("none", "ES256", "RS256")]
     wrong += [rsa | {"algorithm": "HS512"}]

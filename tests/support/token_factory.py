@@ -6,7 +6,7 @@ import hmac
 import json
 import time
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from cryptography.hazmat.primitives import hashes, serialization
@@ -80,22 +80,29 @@ def shared_rsa_key(number: int) -> rsa.RSAPrivateKey:
 class TokenFactory:
     """The signing keys of the gateways under test, and an attacker's uses of their public halves.
 
-    `k1` (ES256) signs; `k0` (HS256) and `k2` (RS512) only verify.
+    `k1` (ES256) signs; `k0` (HS256) and `k2` (RS512) only verify. Few gateways have `k2`, because OpenSSL takes 25 ms
+    to check an RSA key, at each start and at each command.
     """
 
     def __init__(self) -> None:
         self.curve = ec.generate_private_key(ec.SECP256R1())
-        self.rsa = shared_rsa_key(2)
         self.secret = b"0123456789abcdef0123456789abcdef-for-tests"
         self.stranger = ec.generate_private_key(ec.SECP256R1())
 
+    @cached_property
+    def rsa(self) -> rsa.RSAPrivateKey:
+        return shared_rsa_key(2)
+
     def settings(self) -> list[dict[str, str]]:
-        """The value of `tokens.keys`."""
+        """The value of `tokens.keys` without `k2`."""
         return [
             {"kid": "k1", "algorithm": "ES256", "private_key": _pem(self.curve)},
             {"kid": "k0", "algorithm": "HS256", "secret": self.secret.decode()},
-            {"kid": "k2", "algorithm": "RS512", "private_key": _pem(self.rsa)},
         ]
+
+    def settings_with_rsa(self) -> list[dict[str, str]]:
+        """The value of `tokens.keys` with all keys."""
+        return [*self.settings(), {"kid": "k2", "algorithm": "RS512", "private_key": _pem(self.rsa)}]
 
     def public_texts(self, jwks: dict[str, Any]) -> list[bytes]:
         """Every text of the public keys that could be mistaken for an HMAC secret."""
