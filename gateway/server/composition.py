@@ -50,16 +50,16 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def running(
-    configuration: Configuration, place: WorkerSlot | None = None
+    configuration: Configuration, slot: WorkerSlot | None = None
 ) -> AsyncIterator[tuple[Runtime, Reloader]]:
     """A running gateway and its reloader.
 
-    `place` is the worker's slot in the shared metrics. Raises CannotStart and ConfigurationError.
+    `slot` is the worker's in the shared metrics. Raises CannotStart and ConfigurationError.
     """
     async with AsyncExitStack() as stack:
         resources = await open_resources(configuration, stack)
         services = open_services(resources)
-        metrics = Metrics(resources.observer, place)
+        metrics = Metrics(resources.observer, slot)
         resources.stack.callback(metrics.close)
         memory = ConsoleMemory.of(metrics)
         readiness = Readiness(resources.stores.degraded)
@@ -81,7 +81,7 @@ async def running(
         if pages is not None:
             runtime.refusal_response = pages.refusals
         await services.accounts.prepare()
-        if place is None or place.number == 0:  # Once, independent of the number of workers.
+        if slot is None or slot.number == 0:  # Once, independent of the number of workers.
             _say_where_to_sign_in(resources.settings)
             await _say_without_admin(services.administration)
         _add_sources(metrics, resources, services=services, runtime=runtime)

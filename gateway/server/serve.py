@@ -121,7 +121,7 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
         if server.workers == 1:
             return _serve_here(current, listeners, load, ready)
         gc.enable()  # the supervisor has no collector of its own
-        board = stack.enter_context(closing(SharedMetrics(server.workers)))
+        shared = stack.enter_context(closing(SharedMetrics(server.workers)))
         parent = os.getpid()
 
         def stopping() -> float:
@@ -131,7 +131,7 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
 
         return supervise(
             lambda ready, number: _serve_here(
-                current, listeners, load, ready, supervised=Supervised(parent, WorkerSlot(board, number))
+                current, listeners, load, ready, supervised=Supervised(parent, WorkerSlot(shared, number))
             ),
             workers=server.workers,
             hooks=SupervisorHooks(
@@ -139,7 +139,7 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
                 load=current.load,
                 loaded=current.accept,
                 stopping=stopping,
-                ended=board.vacate,
+                ended=shared.release,
                 watch=load.changed if isinstance(load, WatchedFile) else None,
             ),
         )
@@ -149,7 +149,7 @@ class Supervised(NamedTuple):
     """The relation of a worker to the others: the process that supervises it, and its slot among the workers."""
 
     parent: int
-    place: WorkerSlot
+    slot: WorkerSlot
 
 
 def _say_policy(version: str, announce: Callable[[], None]) -> None:
@@ -231,7 +231,7 @@ class GatewayServer(uvicorn.Server):
         self._load = load
         self._ready = ready
         self._parent = None if supervised is None else supervised.parent
-        self._place = None if supervised is None else supervised.place
+        self._slot = None if supervised is None else supervised.slot
         self._reloader: Reloader | None = None
         self._reloading: asyncio.Task[None] | None = None
         self._is_behind = False  # a reload is pending
@@ -265,7 +265,7 @@ class GatewayServer(uvicorn.Server):
         certificates = self._current.configuration.settings.server.tls
         self._watch_certificates(self._current.configuration.settings)
         context = server_context(certificates) if certificates else None
-        running_ = running(self._current.configuration, self._place)
+        running_ = running(self._current.configuration, self._slot)
         self._runtime, self._reloader = runtime, _ = await self._stack.enter_async_context(running_)
         self._collector = Collector(self._is_serving, runtime.request_ids.count)
         protocol: Any = partial(ClientConnection, runtime)
@@ -361,7 +361,7 @@ class GatewayServer(uvicorn.Server):
     @property
     def _is_first(self) -> bool:
         """Whether this process is the first of the workers, or the only one."""
-        return self._place is None or self._place.number == 0
+        return self._slot is None or self._slot.number == 0
 
     async def _renew_certificates(self) -> None:
         """Use renewed files for new connections. A certificate and its key are two files: while they do not fit, the

@@ -153,9 +153,9 @@ async def test_the_memory_is_bounded_whatever_is_counted() -> None:
 
 
 async def test_the_history_is_that_of_all_workers_together() -> None:
-    board = SharedMetrics(2)
+    shared = SharedMetrics(2)
     observers = [Observer(ObservabilitySettings(access_log="off"), ["orders"]) for _ in range(2)]
-    workers = [Metrics(observer, WorkerSlot(board, number)) for number, observer in enumerate(observers)]
+    workers = [Metrics(observer, WorkerSlot(shared, number)) for number, observer in enumerate(observers)]
     history = TrafficHistory(workers[0].state)
     await history.sample()
     for observer, requests in zip(observers, (3, 4), strict=True):
@@ -166,7 +166,7 @@ async def test_the_history_is_that_of_all_workers_together() -> None:
     assert sample.total == 7
     for worker in workers:
         worker.close()
-    board.close()
+    shared.close()
 
 
 async def test_a_tick_samples_every_ten_seconds_and_reads_nothing_in_between() -> None:

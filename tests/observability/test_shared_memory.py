@@ -19,7 +19,7 @@ from tests.support.waiting import until
 
 LABELS = st.builds(Labels, st.sampled_from(["a", "b", ""]), st.just("GET"), st.just("2xx"), st.sampled_from(["", "x"]))
 COUNT = st.integers(0, 1 << 40)
-COUNTS = st.tuples(COUNT, COUNT).map(lambda two: [two[0] + place * two[1] for place in range(SIZE)])
+COUNTS = st.tuples(COUNT, COUNT).map(lambda two: [two[0] + slot * two[1] for slot in range(SIZE)])
 COUNTERS = st.dictionaries(
     st.tuples(st.just("gateway_logins_total"), st.tuples(st.text(max_size=3))), st.integers(0, 1 << 40)
 )
@@ -96,36 +96,36 @@ def test_durations_are_a_histogram(seconds: list[float]) -> None:
 class WorkerGroup:
     """Workers with shared metrics, as the supervisor creates them."""
 
-    def __init__(self, places: int) -> None:
-        self.board = SharedMetrics(places)
-        self.workers = [self.worker(place) for place in self.board.places]
+    def __init__(self, slots: int) -> None:
+        self.shared = SharedMetrics(slots)
+        self.workers = [self.worker(slot) for slot in self.shared.slots]
 
-    def worker(self, place: int):  # type: ignore[no-untyped-def]
+    def worker(self, slot: int):  # type: ignore[no-untyped-def]
         observer = observing(ObservabilitySettings(access_log="off"), None)
-        return observer, Metrics(observer, WorkerSlot(self.board, place))
+        return observer, Metrics(observer, WorkerSlot(self.shared, slot))
 
-    def serve(self, place: int, times: int = 1) -> None:
+    def serve(self, slot: int, times: int = 1) -> None:
         for _ in range(times):
-            complete(self.workers[place][0])
+            complete(self.workers[slot][0])
 
-    async def scrape(self, place: int) -> Samples:
-        return samples_of((await self.workers[place][1].page()).decode())
+    async def scrape(self, slot: int) -> Samples:
+        return samples_of((await self.workers[slot][1].page()).decode())
 
-    async def served(self, place: int) -> float:
-        return requests(await self.scrape(place), "orders", "GET", "2xx")
+    async def served(self, slot: int) -> float:
+        return requests(await self.scrape(slot), "orders", "GET", "2xx")
 
-    def kill(self, place: int) -> None:
+    def kill(self, slot: int) -> None:
         """Like `kill -9`, without a final update."""
-        asyncio.get_running_loop().remove_reader(self.board.bell(place))
-        self.board.vacate(place)
+        asyncio.get_running_loop().remove_reader(self.shared.wake_socket(slot))
+        self.shared.release(slot)
 
-    def replace(self, place: int) -> None:
-        self.workers[place] = self.worker(place)
+    def replace(self, slot: int) -> None:
+        self.workers[slot] = self.worker(slot)
 
     def close(self) -> None:
         for _, metrics in self.workers:
             metrics.close()
-        self.board.close()
+        self.shared.close()
 
 
 @pytest.fixture
@@ -136,25 +136,25 @@ async def group() -> "Iterator[WorkerGroup]":  # type: ignore[misc]
 
 
 async def test_every_worker_reports_the_sum_of_all(group: WorkerGroup) -> None:
-    for place, times in enumerate((5, 7, 11)):
-        group.serve(place, times)
-    assert [await group.served(place) for place in range(3)] == [23, 23, 23]
+    for slot, times in enumerate((5, 7, 11)):
+        group.serve(slot, times)
+    assert [await group.served(slot) for slot in range(3)] == [23, 23, 23]
     group.serve(1)
-    assert [await group.served(place) for place in range(3)] == [24, 24, 24]
+    assert [await group.served(slot) for slot in range(3)] == [24, 24, 24]
     assert value(await group.scrape(0), "gateway_workers") == 3
 
 
 async def test_a_worker_that_is_killed_and_replaced_takes_no_count_back(group: WorkerGroup) -> None:
-    for place in range(3):
-        group.serve(place, 10)
+    for slot in range(3):
+        group.serve(slot, 10)
     assert await group.served(1) == 30
     group.kill(1)
     assert await group.served(0) == 30
     assert value(await group.scrape(0), "gateway_workers") == 2
     group.replace(1)
-    assert [await group.served(place) for place in range(3)] == [30, 30, 30]
+    assert [await group.served(slot) for slot in range(3)] == [30, 30, 30]
     group.serve(1, 5)
-    assert [await group.served(place) for place in range(3)] == [35, 35, 35]
+    assert [await group.served(slot) for slot in range(3)] == [35, 35, 35]
     group.kill(1)
     group.replace(1)
     assert await group.served(2) == 35
@@ -170,25 +170,25 @@ async def test_reported_counts_persist_when_their_worker_is_killed_at_once(group
 async def test_a_worker_that_does_not_answer_contributes_its_last_state(group: WorkerGroup) -> None:
     group.serve(1, 4)
     assert await group.served(0) == 4
-    asyncio.get_running_loop().remove_reader(group.board.bell(1))  # it is busy
+    asyncio.get_running_loop().remove_reader(group.shared.wake_socket(1))  # it is busy
     group.serve(1, 100)
     group.serve(0, 1)
     assert await group.served(0) == 5
 
 
 async def test_many_scrapes_at_once_all_see_everything(group: WorkerGroup) -> None:
-    for place in range(3):
-        group.serve(place, 10)
+    for slot in range(3):
+        group.serve(slot, 10)
     scraped = await asyncio.gather(*(group.served(number % 3) for number in range(30)))
     assert set(scraped) == {30}
 
 
 async def test_counts_are_written_regularly_without_a_request(group: WorkerGroup) -> None:
     group.serve(0, 3)
-    before = group.board.turn(0)
+    before = group.shared.write_count(0)
     group.workers[0][1].tick(asyncio.get_running_loop().time() + 10)
-    await until(lambda: group.board.turn(0) != before)
-    state = group.board.read(0)
+    await until(lambda: group.shared.write_count(0) != before)
+    state = group.shared.read(0)
     assert state is not None
     assert sum(sum(counts[:BUCKETS]) for counts in state.requests.values()) == 3
 
@@ -201,11 +201,11 @@ async def test_a_reader_never_sees_half_a_state(group: WorkerGroup) -> None:
         number = 0
         while not stop:
             number += 1
-            group.board.write(1, State({Labels(f"r{n}", "GET", "2xx", ""): [number] * SIZE for n in range(40)}, {}))
+            group.shared.write(1, State({Labels(f"r{n}", "GET", "2xx", ""): [number] * SIZE for n in range(40)}, {}))
 
     writing = asyncio.create_task(asyncio.to_thread(write))
-    while group.board.turn(1) < 100:
-        state = await asyncio.to_thread(group.board.read, 1)
+    while group.shared.write_count(1) < 100:
+        state = await asyncio.to_thread(group.shared.read, 1)
         torn += state is not None and len({counts[0] for counts in state.requests.values()}) > 1
     stop = True
     await writing

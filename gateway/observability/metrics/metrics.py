@@ -43,21 +43,21 @@ _SHARE: Final = 100  # writing takes at most a hundredth of the time
 
 
 class Metrics:
-    """The metrics of one worker. `place` is None without other workers. Bound to the event loop that creates it."""
+    """The metrics of one worker. `slot` is None without other workers. Bound to the event loop that creates it."""
 
-    def __init__(self, observer: Observer, place: WorkerSlot | None = None) -> None:
+    def __init__(self, observer: Observer, slot: WorkerSlot | None = None) -> None:
         self._observer = observer
-        self._place = place
+        self._slot = slot
         self._sources: list[SampleSource] = [lambda: own_samples(observer)]
         self._inherited: State | None = None
         self._due = 0.0
-        self._putting: asyncio.Task[State] | None = None
+        self._writing: asyncio.Task[State] | None = None
         self._next: asyncio.Task[State] | None = None
-        if place is not None:
-            left = place.board.read(place.number)
+        if slot is not None:
+            left = slot.shared.read(slot.number)
             self._inherited = None if left is None else counted(left)
-            place.board.take(place.number)
-            asyncio.get_running_loop().add_reader(place.board.bell(place.number), self._asked)
+            slot.shared.claim(slot.number)
+            asyncio.get_running_loop().add_reader(slot.shared.wake_socket(slot.number), self._update_requested)
 
     def add(self, source: SampleSource) -> None:
         """Add a source that is read for each page."""
@@ -70,25 +70,25 @@ class Metrics:
 
     async def state(self) -> State:
         """The state of all workers together."""
-        place = self._place
-        if place is None:
+        slot = self._slot
+        if slot is None:
             return await self._state()
         # The page includes only counts in shared memory, so that no later page shows less if this worker is killed.
-        own, others = await asyncio.gather(asyncio.shield(self._put_soon()), place.board.others(place.number))
+        own, others = await asyncio.gather(asyncio.shield(self._write_soon()), slot.shared.others(slot.number))
         return await asyncio.to_thread(together, [own, *others])
 
     def tick(self, now: float) -> None:
         """Write the counts at intervals. `now` is the loop's time."""
-        if self._place is not None and now >= self._due:
-            self._put_soon()
+        if self._slot is not None and now >= self._due:
+            self._write_soon()
 
     def close(self) -> None:
         """Write the final counts."""
-        if self._place is not None:
-            board, number = self._place.board, self._place.number
-            asyncio.get_running_loop().remove_reader(board.bell(number))
-            if self._putting is None:
-                board.write(number, self._whole(self._samples()))
+        if self._slot is not None:
+            shared, number = self._slot.shared, self._slot.number
+            asyncio.get_running_loop().remove_reader(shared.wake_socket(number))
+            if self._writing is None:
+                shared.write(number, self._whole(self._samples()))
 
     # ---- this worker
 
@@ -104,35 +104,35 @@ class Metrics:
         """Sources are read on the loop. The rest runs in a thread, because it takes long for many routes."""
         return await asyncio.to_thread(self._whole, self._samples())
 
-    # ---- the board
+    # ---- the shared memory
 
-    def _asked(self) -> None:
-        assert self._place is not None
-        bell = self._place.board.bell(self._place.number)
+    def _update_requested(self) -> None:
+        assert self._slot is not None
+        wake_socket = self._slot.shared.wake_socket(self._slot.number)
         try:
-            while bell.recv(1):
+            while wake_socket.recv(1):
                 pass
         except BlockingIOError:
-            self._put_soon()
+            self._write_soon()
 
-    def _put_soon(self) -> "asyncio.Task[State]":
+    def _write_soon(self) -> "asyncio.Task[State]":
         """Write the counts, including those of the near future: requests that wait for the same write share it."""
         if self._next is None:
-            self._next = asyncio.get_running_loop().create_task(self._put(self._putting))
+            self._next = asyncio.get_running_loop().create_task(self._write(self._writing))
         return self._next
 
-    async def _put(self, before: "asyncio.Task[State] | None") -> State:
+    async def _write(self, before: "asyncio.Task[State] | None") -> State:
         if before is not None:
             await asyncio.wait((before,))
-        self._putting, self._next = self._next, None
+        self._writing, self._next = self._next, None
         loop = asyncio.get_running_loop()
         started = loop.time()
-        assert self._place is not None
+        assert self._slot is not None
         try:
             state = await self._state()
-            await asyncio.to_thread(self._place.board.write, self._place.number, state)
+            await asyncio.to_thread(self._slot.shared.write, self._slot.number, state)
         finally:
-            self._putting = None
+            self._writing = None
             self._due = loop.time() + max(_OFTEN, _SHARE * (loop.time() - started))
         return state
 

@@ -1,8 +1,8 @@
 """Shared memory through which each worker can report the metrics of all workers.
 
-Created before the workers are forked. Each place has two files in memory that are written alternately, so that one of
-them is always complete, and a bell, a socket through which others request an update. A killed worker's counts remain
-and its successor starts from them, so counters never decrease.
+Created before the workers are forked. Each worker has a slot: two files in memory that are written alternately, so that
+one of them is always complete, and a socket through which others request an update. A killed worker's counts remain and
+its successor starts from them, so counters never decrease.
 """
 
 import asyncio
@@ -17,96 +17,100 @@ from typing import Final, NamedTuple
 from gateway.observability.metrics.snapshot import State, counted, decoded, encoded
 
 _PATIENCE: Final = 0.3  # seconds to wait for updates of other workers; then their last state is used
-_GLANCE: Final = 0.004  # seconds between two checks for updates
-_FIELDS: Final = 4  # per place, 8 bytes each
-# The fields: number of writes, lengths of the two files, whether a worker holds the place.
-_TURN: Final = 0
+_POLL: Final = 0.004  # seconds between two checks for updates
+_FIELDS: Final = 4  # per slot, 8 bytes each
+# The fields: number of writes, lengths of the two files, whether a worker holds the slot.
+_WRITES: Final = 0
 _LENGTHS: Final = 1
-_TAKEN: Final = 3
+_CLAIMED: Final = 3
 
 
 class SharedMetrics:
-    """`places` is the maximum number of concurrent workers."""
+    """`slots` is the maximum number of concurrent workers."""
 
-    def __init__(self, places: int) -> None:
-        self._fields = memoryview(mmap.mmap(-1, places * _FIELDS * 8)).cast("Q")
-        self._files = [(_file(), _file()) for _ in range(places)]
-        self._bells = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(places)]
-        for bell in self._bells:
-            for end in bell:
+    def __init__(self, slots: int) -> None:
+        self._fields = memoryview(mmap.mmap(-1, slots * _FIELDS * 8)).cast("Q")
+        self._files = [(_file(), _file()) for _ in range(slots)]
+        self._wake_sockets = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(slots)]
+        for wake_socket in self._wake_sockets:
+            for end in wake_socket:
                 end.setblocking(False)
-        self.places = range(places)
+        self.slots = range(slots)
 
     def close(self) -> None:
         """Close the files and sockets of this process."""
         self._fields.release()
         for file in chain.from_iterable(self._files):
             os.close(file)
-        for bell in chain.from_iterable(self._bells):
-            bell.close()
+        for wake_socket in chain.from_iterable(self._wake_sockets):
+            wake_socket.close()
 
-    def vacate(self, place: int) -> None:
-        """Release a place after its worker ended."""
-        self._fields[place * _FIELDS + _TAKEN] = 0
+    def release(self, slot: int) -> None:
+        """Release a slot after its worker ended."""
+        self._fields[slot * _FIELDS + _CLAIMED] = 0
 
-    def take(self, place: int) -> None:
-        """Mark a place as held by a worker."""
-        self._fields[place * _FIELDS + _TAKEN] = 1
+    def claim(self, slot: int) -> None:
+        """Mark a slot as held by a worker."""
+        self._fields[slot * _FIELDS + _CLAIMED] = 1
 
-    def is_taken(self, place: int) -> bool:
-        """True if a worker holds this place."""
-        return bool(self._fields[place * _FIELDS + _TAKEN])
+    def is_claimed(self, slot: int) -> bool:
+        """Whether a worker holds this slot."""
+        return bool(self._fields[slot * _FIELDS + _CLAIMED])
 
-    def turn(self, place: int) -> int:
-        """The number of writes to a place."""
-        return self._fields[place * _FIELDS + _TURN]
+    def write_count(self, slot: int) -> int:
+        """The number of writes to a slot."""
+        return self._fields[slot * _FIELDS + _WRITES]
 
-    def bell(self, place: int) -> socket.socket:
+    def wake_socket(self, slot: int) -> socket.socket:
         """The socket that becomes readable when another worker requests an update."""
-        return self._bells[place][0]
+        return self._wake_sockets[slot][0]
 
-    def ring(self, place: int) -> None:
+    def request_update(self, slot: int) -> None:
         """Request an update. A pending request is not repeated."""
         with suppress(OSError):
-            self._bells[place][1].send(b"!")
+            self._wake_sockets[slot][1].send(b"!")
 
-    def write(self, place: int, state: State) -> None:
-        """Store a state. Only the worker that holds the place calls this, one call at a time."""
-        fields, turn = place * _FIELDS, self.turn(place) + 1
-        file, length = self._files[place][turn % 2], 0
+    def write(self, slot: int, state: State) -> None:
+        """Store a state. Only the worker that holds the slot calls this, one call at a time."""
+        fields, write_count = slot * _FIELDS, self.write_count(slot) + 1
+        file, length = self._files[slot][write_count % 2], 0
         for piece in encoded(state):
             length += os.pwrite(file, piece, length)
-        self._fields[fields + _LENGTHS + turn % 2] = length
-        self._fields[fields + _TURN] = turn  # publishes the state
+        self._fields[fields + _LENGTHS + write_count % 2] = length
+        self._fields[fields + _WRITES] = write_count  # publishes the state
 
-    def read(self, place: int) -> State | None:
+    def read(self, slot: int) -> State | None:
         """The last stored state, or only the counts if the worker has ended. None if nothing was stored."""
-        fields = place * _FIELDS
-        while turn := self.turn(place):
-            length = self._fields[fields + _LENGTHS + turn % 2]
-            data = os.pread(self._files[place][turn % 2], length, 0)
-            if self.turn(place) == turn:
+        fields = slot * _FIELDS
+        while write_count := self.write_count(slot):
+            length = self._fields[fields + _LENGTHS + write_count % 2]
+            data = os.pread(self._files[slot][write_count % 2], length, 0)
+            if self.write_count(slot) == write_count:
                 state = decoded(data)
-                return state if self.is_taken(place) else counted(state)
+                return state if self.is_claimed(slot) else counted(state)
         return None
 
-    async def others(self, place: int) -> list[State]:
+    async def others(self, slot: int) -> list[State]:
         """The states of all other workers. A worker that does not update in time contributes its last state."""
-        others = [other for other in self.places if other != place]
-        turns = {other: self.turn(other) for other in others if self.is_taken(other)}
-        for other in turns:
-            self.ring(other)
+        others = [other for other in self.slots if other != slot]
+        before = {other: self.write_count(other) for other in others if self.is_claimed(other)}
+        for other in before:
+            self.request_update(other)
         with suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
-                while any(self.turn(other) == turn for other, turn in turns.items() if self.is_taken(other)):  # noqa: ASYNC110  # other processes cannot set an event
-                    await asyncio.sleep(_GLANCE)
+                while any(self._is_outstanding(*each) for each in before.items()):  # noqa: ASYNC110  # other processes cannot set an event
+                    await asyncio.sleep(_POLL)
         return await asyncio.to_thread(lambda: [state for other in others if (state := self.read(other)) is not None])
+
+    def _is_outstanding(self, slot: int, before: int) -> bool:
+        """Whether a worker has written nothing since `before` writes."""
+        return self.is_claimed(slot) and self.write_count(slot) == before
 
 
 class WorkerSlot(NamedTuple):
-    """A place for one worker."""
+    """The slot of one worker in the shared metrics."""
 
-    board: SharedMetrics
+    shared: SharedMetrics
     number: int
 
 
