@@ -28,7 +28,7 @@ T = TypeVar("T")
 # most jobs is evicted: a flood can use the whole queue while it is idle, and is the only traffic refused once other
 # clients arrive.
 class FairQueue(Generic[T]):
-    """A queue for at most `room` jobs."""
+    """A queue for at most `max_jobs` jobs."""
 
     def __init__(self, max_jobs: int) -> None:
         self._max_jobs = max_jobs
@@ -46,10 +46,10 @@ class FairQueue(Generic[T]):
             return None
         own = len(self._lines[caller])
         longest = max(self._lines, key=lambda each: len(self._lines[each]))
-        loser = longest if len(self._lines[longest]) > own else caller
-        out = self._lines[loser][-1]
-        self.leave(loser, out)
-        return out
+        evicted_caller = longest if len(self._lines[longest]) > own else caller
+        evicted = self._lines[evicted_caller][-1]
+        self.leave(evicted_caller, evicted)
+        return evicted
 
     def next(self) -> T | None:
         """Remove and return the next job; None for an empty queue."""

@@ -20,7 +20,7 @@ from gateway.policy.route import NO_CONDITIONS, Conditions, Route
 Roles = frozenset[str]
 Clauses = frozenset[Roles]
 
-ANYBODY_SIGNED_IN: Final[Clauses] = frozenset()
+EVERY_USER: Final[Clauses] = frozenset()
 UNSATISFIABLE: Final[Clauses] = frozenset({frozenset()})
 CREDENTIAL_KINDS: Final = frozenset(("session", "token", "api_key", "external"))
 WITH_SIGN_IN: Final = frozenset(("session", "token"))  # The kinds that contain the time of a sign-in.
@@ -54,15 +54,15 @@ class Access:
     """The set of callers that pass: signed-in callers that meet every clause, the `owner`, or all callers. Signed-in
     callers must also meet the conditions."""
 
-    everybody: bool = False
+    is_public: bool = False
     clauses: Clauses = UNSATISFIABLE
     owner: int | None = None
     conditions: Conditions = NO_CONDITIONS
 
     def admits(self, caller: CallerKind) -> bool:
         """Whether the roles or the id of a caller suffice."""
-        if self.everybody or caller.anonymous:
-            return self.everybody
+        if self.is_public or caller.anonymous:
+            return self.is_public
         if self.owner is not None and self.owner == caller.owner:
             return True
         return all(not clause.isdisjoint(caller.roles) for clause in self.clauses)
@@ -70,7 +70,7 @@ class Access:
     @property
     def is_empty(self) -> bool:
         """Whether no caller passes."""
-        return not self.everybody and self.owner is None and frozenset() in self.clauses
+        return not self.is_public and self.owner is None and frozenset() in self.clauses
 
     def difference(self, other: "Access") -> tuple[CallerKind, ...]:
         """Callers that pass here but not in `other`, each with a minimal set of roles.
@@ -79,7 +79,7 @@ class Access:
         caller exists.
         """
         by_roles = self._difference_by_roles(other)
-        if self.everybody or other.everybody:
+        if self.is_public or other.is_public:
             return by_roles
         known = {(each.roles, each.owner) for each in by_roles}
         mine = [CallerKind(roles=roles) for roles in _minimal_sets(self.clauses)]
@@ -93,9 +93,9 @@ class Access:
         return (*by_roles, *beyond)
 
     def _difference_by_roles(self, other: "Access") -> tuple[CallerKind, ...]:
-        if other.everybody:
+        if other.is_public:
             return ()
-        if self.everybody:
+        if self.is_public:
             return (ANONYMOUS,)
         kinds = [CallerKind(roles=roles) for roles in self._role_sets_beyond(other)]
         if self.owner is not None and self.owner != other.owner and frozenset() not in (each.roles for each in kinds):
@@ -149,8 +149,8 @@ class AccessRules:
         asks = requirement.names_roles or requirement.owner is not None
         if not asks:
             if route.authentication != "required":  # A caller who fails the conditions is anonymous.
-                return Access(everybody=True, clauses=ANYBODY_SIGNED_IN)
-            return Access(clauses=ANYBODY_SIGNED_IN, conditions=conditions)
+                return Access(is_public=True, clauses=EVERY_USER)
+            return Access(clauses=EVERY_USER, conditions=conditions)
         if not requirement.names_roles:
             return Access(owner=owner, conditions=conditions)
         clauses = [] if requirement.any is None else [self._clause(requirement.any)]

@@ -142,7 +142,7 @@ class _Sided:
         if access.is_empty:
             return None
         handled = [getattr(route.settings, name, None) for name in _SETTINGS]
-        anonymous = route.authentication if access.everybody else "required"
+        anonymous = route.authentication if access.is_public else "required"
         return (
             *(access, route.websocket, route.keeps_encoded_slash),
             *(route.upstream, route.endpoint, _sent(route), anonymous),

@@ -39,14 +39,14 @@ class Person(NamedTuple):
     credential: Credential = Credential()
 
 
-class Held(NamedTuple):
+class HeldRole(NamedTuple):
     """A role of the user. `by` is the chain of roles that implies it, from an own role on; empty for own roles."""
 
     role: str
     by: tuple[str, ...]
 
 
-class Tried(NamedTuple):
+class ShadowTrial(NamedTuple):
     """A shadow rule that would take part in the decision, and the result with shadow rules enforced."""
 
     rule: Route
@@ -63,9 +63,9 @@ class Explanation(NamedTuple):
     reason: str
     candidates: tuple[RouteCandidate, ...]
     person: Person | None
-    held: tuple[Held, ...]
+    held: tuple[HeldRole, ...]
     sent: bytes | None
-    tried: Tried | None = None
+    tried: ShadowTrial | None = None
     proof: str | None = None
 
 
@@ -90,7 +90,7 @@ def explained(
     shadows: Shadows | None = None,
 ) -> Explanation:
     """Explain a decision already made."""
-    held = () if person is None else tuple(Held(*each) for each in sorted(roles.chains(person.own_roles).items()))
+    held = () if person is None else tuple(HeldRole(*each) for each in sorted(roles.chains(person.own_roles).items()))
     return Explanation(
         request,
         verdict,
@@ -114,14 +114,14 @@ def _proof(policy: Policy, request: PolicyRequest, person: Person | None) -> str
     return "Origin is listed" if listed else "Sec-Fetch-Site is same-origin"
 
 
-def _tried(shadows: Shadows, request: PolicyRequest, caller: Subject | None) -> Tried | None:
+def _tried(shadows: Shadows, request: PolicyRequest, caller: Subject | None) -> ShadowTrial | None:
     verdict = simulate(shadows.shadow_policy, request, caller)
     rule = None
     if verdict.route is not None:
         rule = shadows.rule(verdict.route.name)
     elif verdict.target is not None and verdict.refusal is not None:
         rule = shadows.rule_causing_miss(verdict.refusal.code, verdict.host, verdict.target)
-    return None if rule is None or verdict.answered else Tried(rule, verdict)
+    return None if rule is None or verdict.answered else ShadowTrial(rule, verdict)
 
 
 def caller_of(roles: RoleHierarchy, person: Person | None) -> Subject | None:

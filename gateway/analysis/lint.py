@@ -66,12 +66,12 @@ def open_beside_restricted(configuration: Configuration) -> Iterator[tuple[Route
     policy, rules = configuration.policy, AccessRules(configuration.settings.roles)
     named: set[str | None] = set()
     for restricted in policy.routes:
-        if rules.of(restricted).everybody or restricted.shadow:
+        if rules.of(restricted).is_public or restricted.shadow:
             continue
         for segments in _spellings(restricted):
             for route in _routes_for(policy, restricted, segments):
                 same = route.upstream == restricted.upstream and route.upstream not in named
-                if same and rules.of(route).everybody:
+                if same and rules.of(route).is_public:
                     named.add(route.upstream)
                     yield route, restricted, "/" + "/".join(quote(segment) for segment in segments)
 

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from gateway.analysis.candidates import RouteCandidate
-from gateway.analysis.explain import Explanation, Tried, capture_texts
+from gateway.analysis.explain import Explanation, ShadowTrial, capture_texts
 from gateway.identity.principal import forwards_only_verified, identity_roles, identity_value
 from gateway.policy.route import NO_CONDITIONS, Conditions, Route
 from gateway.settings.model import Settings
@@ -57,7 +57,7 @@ def _credential_document(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def _shadow_document(tried: Tried | None) -> dict[str, Any] | None:
+def _shadow_document(tried: ShadowTrial | None) -> dict[str, Any] | None:
     if tried is None:
         return None
     refusal = tried.verdict.refusal

@@ -7,7 +7,7 @@ import click
 
 from gateway.analysis.candidates import RouteCandidate
 from gateway.analysis.describe import KIND_WORDS, conditions_in_words
-from gateway.analysis.explain import Explanation, Person, Tried, capture_texts
+from gateway.analysis.explain import Explanation, Person, ShadowTrial, capture_texts
 from gateway.cli.explain_json import identity, limit_of, page_may_read, text_of
 from gateway.observability.escaping import printable
 from gateway.policy.route import Requirement, Route
@@ -41,7 +41,7 @@ def lines(explanation: Explanation, settings: Settings) -> Iterator[str]:
         yield _line("shadow", _shadow(explanation.tried))
 
 
-def _shadow(tried: Tried) -> str:
+def _shadow(tried: ShadowTrial) -> str:
     refusal = tried.verdict.refusal
     would = "let it through" if refusal is None else f"refuse it: {refusal.status} {refusal.code}"
     return f"rule {tried.rule.name} would {would}  {place_of(tried.rule)}"

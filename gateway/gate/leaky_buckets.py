@@ -45,11 +45,10 @@ class Quota:
 
 
 class Buckets:
-    """Keeps at most `room` buckets.
+    """Keeps the buckets of at most `max_clients` clients.
 
     An empty bucket equals a missing one, and every bucket is empty after `per` seconds without a request, so dropping
-    older ones loses nothing. Only if more clients than `room` arrive within that time are the least recently active
-    ones reset.
+    older ones loses nothing. Only if more clients arrive within that time are the least recently active ones reset.
     """
 
     __slots__ = ("_kept", "quota")

@@ -40,7 +40,7 @@ from gateway.storage.outbox import Outbox
 from gateway.storage.process_lock import lock_database
 from gateway.storage.schema import installation_id, prepare
 from gateway.storage.sessions import Sessions
-from gateway.storage.subjects import Everybody, Subjects
+from gateway.storage.subjects import AllUsers, Subjects
 from gateway.storage.users import Users
 from gateway.ticker import Ticker
 
@@ -92,8 +92,8 @@ async def open_stores(settings: Settings, keys: MacKeys, stack: AsyncExitStack) 
     outbox = Outbox(database, open_cipher(settings))
     users = Users(database, outbox=outbox, copies_last=copies_last)
     factory = principal_factory(settings)
-    everybody = Everybody(users, Subjects(database))
-    directory, feed, buckets, failures = await _directory(settings, keys, database, everybody, factory, stack)
+    all_users = AllUsers(users, Subjects(database))
+    directory, feed, buckets, failures = await _directory(settings, keys, database, all_users, factory, stack)
     stack.push_async_callback(directory.close)
     idle = None if settings.sessions is None else settings.sessions.idle
     place_notices = _place_notices(settings, outbox)

@@ -32,12 +32,12 @@ class Filled(NamedTuple):
     files: tuple[Path, ...] = ()
 
 
-class CannotFill(Exception):
+class PlaceholderError(Exception):
     """A placeholder without a value. The message states which, and why."""
 
 
 def fill(text: str, environment: Mapping[str, str]) -> Filled:
-    """Expand all placeholders. Raises CannotFill for the first one without a value."""
+    """Expand all placeholders. Raises PlaceholderError for the first one without a value."""
     parts: list[str] = []
     files: list[Path] = []
     hidden, end = False, 0
@@ -68,7 +68,7 @@ def _value(found: re.Match[str], environment: Mapping[str, str]) -> tuple[str, P
     """The value of a placeholder, the file it was read from, and whether it is probably secret."""
     inside: str | None = found[1]
     if inside is None:
-        raise CannotFill(f"has a '${{' that is not closed, or another one inside it ({FORMS})")
+        raise PlaceholderError(f"has a '${{' that is not closed, or another one inside it ({FORMS})")
     variable = _VARIABLE.fullmatch(inside)
     if variable is not None:
         return _of_variable(variable, environment), None, is_secretish(variable[1])
@@ -76,7 +76,7 @@ def _value(found: re.Match[str], environment: Mapping[str, str]) -> tuple[str, P
         path = Path(inside.removeprefix("file:"))
         return _content(path), path, True
     shown = inside.partition(":-")[0]  # a default can be a password
-    raise CannotFill(f"has an unknown placeholder, found '${{{shown}}}' ({FORMS})")
+    raise PlaceholderError(f"has an unknown placeholder, found '${{{shown}}}' ({FORMS})")
 
 
 def _of_variable(variable: re.Match[str], environment: Mapping[str, str]) -> str:
@@ -85,11 +85,11 @@ def _of_variable(variable: re.Match[str], environment: Mapping[str, str]) -> str
     if default is not None:
         value = value or default
     if value is None:
-        raise CannotFill(f"the environment variable {name} is not set (set it, or write ${{{name}:-default}})")
+        raise PlaceholderError(f"the environment variable {name} is not set (set it, or write ${{{name}:-default}})")
     try:
         value.encode()
     except UnicodeEncodeError:  # Python keeps bytes that are not UTF-8 as lone surrogates (PEP 383)
-        raise CannotFill(f"the environment variable {name} does not hold UTF-8 text") from None
+        raise PlaceholderError(f"the environment variable {name} does not hold UTF-8 text") from None
     return value
 
 
@@ -97,13 +97,13 @@ def _content(path: Path) -> str:
     """The stripped text of a regular file. A pipe or a device could block the reader indefinitely."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise CannotFill(f"the file '{path}' is not a regular file")
+            raise PlaceholderError(f"the file '{path}' is not a regular file")
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
         if len(content) > LARGEST_FILE:
-            raise CannotFill(f"the file '{path}' is larger than 1MiB")
+            raise PlaceholderError(f"the file '{path}' is larger than 1MiB")
         return content.decode().strip()
     except OSError as error:
-        raise CannotFill(f"the file '{path}' cannot be read: {error.strerror or type(error).__name__}") from None
+        raise PlaceholderError(f"the file '{path}' cannot be read: {error.strerror or type(error).__name__}") from None
     except ValueError:  # not UTF-8, or a NUL in the path
-        raise CannotFill(f"the file '{path}' does not hold UTF-8 text") from None
+        raise PlaceholderError(f"the file '{path}' does not hold UTF-8 text") from None

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from gateway.errors import Problem
 from gateway.settings.hints import odd_character
-from gateway.settings.interpolation import CannotFill, fill
+from gateway.settings.interpolation import PlaceholderError, fill
 from gateway.settings.positions import SourceMap
 from gateway.settings.secret import without_userinfo
 from gateway.settings.yaml import ListNode, MappingNode, Node, Plain, ScalarNode, plain_value
@@ -94,7 +94,7 @@ class Reader:
             return Scalar(node.text, node.plain)
         try:
             filled = fill(node.text, self.environment)
-        except CannotFill as error:
+        except PlaceholderError as error:
             self.report(node, path, str(error))
             return None
         self.places.files |= frozenset(filled.files)

@@ -76,7 +76,7 @@ class Subjects:
         return await self._database.write(work)
 
 
-class Everybody:
+class AllUsers:
     """The UserStore over accounts of the gateway and subjects of external issuers."""
 
     def __init__(self, users: UserStore, subjects: Subjects) -> None:

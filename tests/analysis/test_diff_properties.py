@@ -264,4 +264,4 @@ def test_the_callers_named_are_those_with_the_fewest_roles(requirements: list[An
     ]
     fewest = {each.roles for each in gained if not any(less.roles < each.roles for less in gained)}
     named = {each.roles for each in one.difference(other) if each.owner is None and not each.anonymous}
-    assert named == (set() if one.everybody and not other.everybody else fewest)
+    assert named == (set() if one.is_public and not other.is_public else fewest)

@@ -617,7 +617,7 @@ def test_no_caller_reaches_an_operation_that_the_document_closes_to_it(
             except Refusal:
                 continue
             rules = access.of(route)
-            assert not rules.everybody or admits(operation.get("security", []), None)
+            assert not rules.is_public or admits(operation.get("security", []), None)
             for roles in _CALLERS:
                 assert not rules.admits(CallerKind(roles=roles)) or admits(operation.get("security", []), roles)
 
@@ -657,7 +657,7 @@ def test_a_request_that_two_templates_match_meets_the_requirements_of_both(
                 continue
             operation = item.get(method, item)
             is_known = "$ref" not in operation
-            assert not rules.everybody or (is_known and admits(operation.get("security", []), None))
+            assert not rules.is_public or (is_known and admits(operation.get("security", []), None))
             for roles in _CALLERS:
                 assert not rules.admits(CallerKind(roles=roles)) or (
                     is_known and admits(operation.get("security", []), roles)

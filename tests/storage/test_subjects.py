@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from gateway.identity.user import COMMAND_LINE, Actor, ClientInfo, UserRecord
 from gateway.storage.database import Database
-from gateway.storage.subjects import Everybody, Subjects
+from gateway.storage.subjects import AllUsers, Subjects
 from gateway.storage.tables import audit
 from gateway.storage.users import Users
 from tests.support.databases import Clock, create
@@ -82,7 +82,7 @@ async def test_those_that_are_blocked_come_in_the_order_of_their_names(subjects:
 async def test_every_user_is_found_by_id_and_address(subjects: Subjects, database: Database, clock: Clock) -> None:
     users = Users(database, clock=clock)
     user: UserRecord = await create(users)
-    everybody = Everybody(users, subjects)
+    everybody = AllUsers(users, subjects)
     assert await everybody.user(user.id) == user and await everybody.user("nobody") is None
     assert await everybody.user(BOB) == await subjects.user(BOB)
     found = await everybody.user(f"idp|{user.id}")

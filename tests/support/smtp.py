@@ -64,8 +64,8 @@ def _part(message: EmailMessage, kind: str) -> str:
 
 
 class SmtpServer:
-    """The server. `answers` maps a recipient to the response to RCPT, for example "550 unknown". `greeting` replaces
-    the response to every MAIL command. `passwords` are required if given."""
+    """The server. `answers` maps a recipient to the response to RCPT, for example "550 unknown".
+    `mail_answer` replaces the response to every MAIL command. `passwords` are required if given."""
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from itertools import count
 from typing import Final, Literal, NamedTuple
 
 from gateway.analysis.openapi.crossing import candidates, crossings, overlap, preferred
-from gateway.analysis.openapi.spec import Asks, Spec, SpecOperation
+from gateway.analysis.openapi.spec import Security, Spec, SpecOperation
 from gateway.policy.builtin_routes import own_routes, reserved_for
 from gateway.policy.patterns import Pattern, PatternError, Segments, parse_pattern
 from gateway.settings.model import Settings
@@ -30,12 +30,12 @@ Openness = Literal["open to everyone", "open, with identity", "any signed-in use
 
 
 class DraftRoute(NamedTuple):
-    """One route: pattern, name, method (None for all), access as configuration keys in `asks`, roles, and remarks."""
+    """One route: pattern, name, method (None for all), `access` as configuration keys, roles, and remarks."""
 
     path: str
     name: str | None
     method: str | None
-    asks: str
+    access: str
     roles: frozenset[str]
     remarks: tuple[str, ...]
     openness: Openness
@@ -101,9 +101,9 @@ class _Group(NamedTuple):
     operations: list[SpecOperation]
 
     @property
-    def asks(self) -> Asks:
+    def security(self) -> Security:
         """The security that satisfies every operation. Each of them has some."""
-        return reduce(_both, (each.asks for each in self.operations if each.asks))
+        return reduce(_both, (each.security for each in self.operations if each.security))
 
 
 class _Place(NamedTuple):
@@ -137,7 +137,7 @@ class _Drafting:
         for group in groups:
             if (group.pattern.shape, None) in unknown:
                 self._leave_out_all(group)
-            elif any(each.asks is None for each in group.operations):
+            elif any(each.security is None for each in group.operations):
                 self._leave_out_all(group)
                 unknown[group.pattern.shape, group.method] = _Place(group.pattern, group.method)
             else:
@@ -153,9 +153,9 @@ class _Drafting:
 
         Each takes precedence over another route for its paths, so it has all methods of that route.
         """
-        rules: dict[Segments, dict[str | None, Asks | None]] = {}
+        rules: dict[Segments, dict[str | None, Security | None]] = {}
         for group in drafted:
-            rules.setdefault(group.pattern.segments, {})[group.method] = group.asks
+            rules.setdefault(group.pattern.segments, {})[group.method] = group.security
         for place in closed:
             rules.setdefault(place.pattern.segments, {})[place.method] = None
         templates = list(rules)
@@ -163,11 +163,11 @@ class _Drafting:
             winner = preferred(pattern.segments, templates)
             own = rules[winner]
             meant = [rules[each] for each in candidates(pattern.segments, templates) if each != winner]
-            shared = {method: _shared(method, asks, meant) for method, asks in own.items()}
-            if any(_kind(shared[method]) != _kind(asks) for method, asks in own.items()):
-                for method, asks in shared.items():
+            shared = {method: _shared(method, security, meant) for method, security in own.items()}
+            if any(_kind(shared[method]) != _kind(security) for method, security in own.items()):
+                for method, security in shared.items():
                     place = _Place(pattern, method)
-                    yield self._closed_route(place) if asks is None else _crossing_route(place, asks)
+                    yield self._closed_route(place) if security is None else _crossing_route(place, security)
 
     def _groups(self) -> tuple[list[_Group], list[_Place]]:
         """Return the groups, and the places of operations that only a query or a fragment distinguishes from others.
@@ -219,14 +219,14 @@ class _Drafting:
         method = "GET" if any(each.method == "GET" for each in group.operations) else first.method
         for other in others:
             self.remarks.append(f"{other} and {first} share a rule, which requires the security of both")
-        openness, keys, roles, more = _access(group.asks)
+        openness, keys, roles, more = _access(group.security)
         remarks = dict.fromkeys(
             (*group.remarks, *(remark for each in group.operations for remark in each.remarks), *more)
         )
         return DraftRoute(group.pattern.text, self._name(first.name), method, keys, roles, tuple(remarks), openness)
 
     def _closed_route(self, place: _Place) -> DraftRoute:
-        scopes = {scope for each in self._spec.operations if each.asks for scope in each.asks.scopes}
+        scopes = {scope for each in self._spec.operations if each.security for scope in each.security.scopes}
         role = next(name for length in count() if (name := _CLOSED + "-" * length) not in scopes)
         remark = f"closed, because an operation here is left out: no account holds the role {role}"
         return DraftRoute(
@@ -250,51 +250,53 @@ class _Drafting:
         return unique
 
 
-def _crossing_route(place: _Place, asks: Asks) -> DraftRoute:
-    openness, keys, roles, more = _access(asks)
+def _crossing_route(place: _Place, security: Security) -> DraftRoute:
+    openness, keys, roles, more = _access(security)
     remark = "several operations match these paths, and the rule requires what all of them require"
     return DraftRoute(place.pattern.text, None, place.method, keys, roles, (remark, *more), openness)
 
 
-def _shared(method: str | None, asks: Asks | None, others: Iterable[Mapping[str | None, Asks | None]]) -> Asks | None:
+def _shared(
+    method: str | None, security: Security | None, others: Iterable[Mapping[str | None, Security | None]]
+) -> Security | None:
     """The security that satisfies an operation and those of the same method in `others`; None where one of these is
     left out."""
     for other in others:
         for key in {method, None} & other.keys():
             its = other[key]
-            asks = None if asks is None or its is None else _both(asks, its)
-    return asks
+            security = None if security is None or its is None else _both(security, its)
+    return security
 
 
-def _kind(asks: Asks | None) -> tuple[Openness, str] | None:
-    return None if asks is None else _access(asks)[:2]
+def _kind(security: Security | None) -> tuple[Openness, str] | None:
+    return None if security is None else _access(security)[:2]
 
 
-def _both(one: Asks, other: Asks) -> Asks:
+def _both(one: Security, other: Security) -> Security:
     """Security that satisfies both, because a request can match either operation."""
     if one.anonymous and other.anonymous:
-        return Asks((*one.alternatives, *other.alternatives), anonymous=True)
+        return Security((*one.alternatives, *other.alternatives), anonymous=True)
     if one.anonymous or other.anonymous:
         return other._replace(anonymous=False) if one.anonymous else one._replace(anonymous=False)
     any_user = (frozenset[str](),)
     pairs = [mine | its for mine in one.alternatives or any_user for its in other.alternatives or any_user]
     some = tuple(dict.fromkeys(pairs))[:_MOST_ALTERNATIVES]
-    return Asks(tuple(each for each in some if not any(fewer < each for fewer in some)), anonymous=False)
+    return Security(tuple(each for each in some if not any(fewer < each for fewer in some)), anonymous=False)
 
 
-def _access(asks: Asks) -> tuple[Openness, str, frozenset[str], tuple[str, ...]]:
+def _access(security: Security) -> tuple[Openness, str, frozenset[str], tuple[str, ...]]:
     """The access of a route: kind, configuration keys, roles, and remarks."""
-    if asks.anonymous and asks.alternatives:
+    if security.anonymous and security.alternatives:
         return "open, with identity", "auth: optional", frozenset(), ()
-    if asks.anonymous:
+    if security.anonymous:
         return "open to everyone", "auth: none", frozenset(), ()
-    if not asks.alternatives or frozenset() in asks.alternatives:
+    if not security.alternatives or frozenset() in security.alternatives:
         return "any signed-in user", "", frozenset(), ()
-    roles = asks.scopes
-    if all(len(scopes) == 1 for scopes in asks.alternatives):
+    roles = security.scopes
+    if all(len(scopes) == 1 for scopes in security.alternatives):
         return "by role", f"roles: [{_listed(roles)}]", roles, ()
     remark = ("the rule requires all scopes, because it cannot express alternatives with several scopes",)
-    return "by role", f"roles: {{all: [{_listed(roles)}]}}", roles, remark if len(asks.alternatives) > 1 else ()
+    return "by role", f"roles: {{all: [{_listed(roles)}]}}", roles, remark if len(security.alternatives) > 1 else ()
 
 
 def _listed(roles: frozenset[str]) -> str:
@@ -336,8 +338,8 @@ def _lines(drafted: PolicyDraft, spec: Spec, upstream: str) -> Iterator[str]:
         yield f"  - path: {quoted(route.path)}"
         if route.method is not None:
             yield f"    methods: [{route.method}]"
-        if route.asks:
-            yield f"    {route.asks}"
+        if route.access:
+            yield f"    {route.access}"
         yield f"    upstream: {quoted(upstream)}"
         if route.name is not None:
             yield f"    name: {quoted(route.name)}"

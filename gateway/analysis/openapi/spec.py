@@ -31,7 +31,7 @@ _REPEATED_TAG: Final = "!repeated"
 _BESIDE_REFERENCE: Final = ("$ref", "summary", "description")
 
 
-class Asks(NamedTuple):
+class Security(NamedTuple):
     """The security of an operation.
 
     A request needs all scopes of one of the `alternatives`; `anonymous` means that the operation also accepts requests
@@ -50,12 +50,12 @@ class Asks(NamedTuple):
 
 class SpecOperation(NamedTuple):
     """One operation. `path` includes the path of its server, `address` is the origin of its server if it has one.
-    `asks` is None if the operation cannot be read exactly, with the reason in `unreadable`."""
+    `security` is None if the operation cannot be read exactly, with the reason in `unreadable`."""
 
     method: str
     path: str
     name: str | None
-    asks: Asks | None
+    security: Security | None
     remarks: tuple[str, ...] = ()
     address: str | None = None
     unreadable: str = ""
@@ -207,9 +207,11 @@ class _Reader:
         remarks: list[str] = []
         place = next((each for each in (operation, item) if "servers" in each), self._document)
         address, base = self._server(place, remarks)
-        asks = self._asks(self._place_of_security(item, operation), remarks)
+        security = self._security(self._place_of_security(item, operation), remarks)
         name = operation.get("operationId")
-        return SpecOperation(method, base + path, None if name is None else str(name), asks, tuple(remarks), address)
+        return SpecOperation(
+            method, base + path, None if name is None else str(name), security, tuple(remarks), address
+        )
 
     def _base(self) -> str:
         """The path of the document's server, empty if it is unreadable."""
@@ -280,12 +282,12 @@ class _Reader:
                 raise _Unreadable(f"the key {key} of the document is not known (security)")
         return self._document
 
-    def _asks(self, place: Mapping[str, Any], remarks: list[str]) -> Asks:
+    def _security(self, place: Mapping[str, Any], remarks: list[str]) -> Security:
         security = place.get("security", [])
         if not isinstance(security, list) or not all(isinstance(each, dict) for each in security):
             raise _Unreadable(f"its security is {_kind(security)}, not a list of mappings such as [{{bearerAuth: []}}]")
         alternatives = [scopes for each in security if each and (scopes := self._scopes(each, remarks)) is not None]
-        return Asks(tuple(dict.fromkeys(alternatives)), anonymous=not security or {} in security)
+        return Security(tuple(dict.fromkeys(alternatives)), anonymous=not security or {} in security)
 
     def _scopes(self, schemes: Mapping[str, Any], remarks: list[str]) -> frozenset[str] | None:
         """The scopes of one alternative; None if it requires neither a token nor a scope."""
