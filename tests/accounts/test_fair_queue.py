@@ -31,7 +31,7 @@ def test_a_job_for_a_full_queue_replaces_one_of_the_client_with_most_jobs() -> N
     line = filled("a1", "a2", "a3", "b1", room=4)
     assert line.join("c", "c1") == "a3"
     assert line.join("a", "a4") == "a4"
-    assert line.join("b", "b2") == "b2", "nobody else has more than he would have"
+    assert line.join("b", "b2") == "b2", "no other client has more than this one would have"
     assert taken(line) == ["a1", "b1", "c1", "a2"]
 
 

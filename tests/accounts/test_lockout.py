@@ -69,7 +69,7 @@ async def is_open(lockout: Lockout, account: str = ANN, address: str = HERE) -> 
 
 async def test_after_so_many_failures_an_account_is_shut_for_this_address_and_no_other(alone: Lockout) -> None:
     assert [await fails(alone) for _ in range(5)] == [None, None, None, 30, 30]
-    assert await is_open(alone, ANN, THERE), "nobody locks a victim out from elsewhere"
+    assert await is_open(alone, ANN, THERE), "an attacker elsewhere locks no victim out"
     assert await is_open(alone, BOB, HERE)
 
 

@@ -19,7 +19,7 @@ from tests.accounts.harness import make_harness, make_settings
 from tests.support.databases import Clock
 
 ROLES = {"root": ["admin"], "admin": ["user"], "editor": ["user"], "user": []}
-NOBODY = "5d0f8d6e-0000-4000-8000-000000000000"
+UNKNOWN_ID = "5d0f8d6e-0000-4000-8000-000000000000"
 EARLY = Clock().instant.replace(year=2020)
 
 
@@ -79,10 +79,10 @@ async def admin(database: Database, prepared_url: str, clock: Clock, tmp_path: P
 OPERATIONS = [
     ("GET", "/users"),
     ("POST", "/users"),
-    ("GET", f"/users/{NOBODY}"),
-    ("PATCH", f"/users/{NOBODY}"),
-    ("DELETE", f"/users/{NOBODY}"),
-    ("POST", f"/users/{NOBODY}/revoke"),
+    ("GET", f"/users/{UNKNOWN_ID}"),
+    ("PATCH", f"/users/{UNKNOWN_ID}"),
+    ("DELETE", f"/users/{UNKNOWN_ID}"),
+    ("POST", f"/users/{UNKNOWN_ID}/revoke"),
     ("GET", "/audit"),
 ]
 
@@ -138,7 +138,7 @@ async def test_without_roles_an_account_gets_the_default_ones(admin: AdminClient
 BAD_CHANGES = [
     ({"email": "x@example.com"}, {"email": "is not a field of this request"}),
     ({"password": "another one"}, {"password": "is not a field of this request"}),
-    ({"id": NOBODY, "version": 7}, dict.fromkeys(("id", "version"), "is not a field of this request")),
+    ({"id": UNKNOWN_ID, "version": 7}, dict.fromkeys(("id", "version"), "is not a field of this request")),
     ({"is_active": "no"}, {"is_active": "must be true or false"}),
     ({"is_active": None}, {"is_active": "must be true or false"}),
     ({"is_active": 0}, {"is_active": "must be true or false"}),
@@ -161,7 +161,7 @@ async def test_a_change_that_cannot_be_is_refused_whole(admin: AdminClient) -> N
 
 async def test_an_unknown_user_is_not_found(admin: AdminClient) -> None:
     """Addresses are never accepted as ids, because paths appear in logs."""
-    for who in (NOBODY, "x", "root@example.com", "root%40example.com", "x" * 300, "%E2%82%AC"):
+    for who in (UNKNOWN_ID, "x", "root@example.com", "root%40example.com", "x" * 300, "%E2%82%AC"):
         for method, path, body in [
             ("GET", f"/users/{who}", None),
             ("PATCH", f"/users/{who}", {"is_active": False}),
@@ -223,9 +223,9 @@ async def test_users_are_searched_by_beginning_domain_role_and_activity(admin: A
         assert answer.status_code == 200, answer.text
         return [user["email"] for user in answer.json()["users"]]
 
-    everybody = ["ann@example.com", "annika@elsewhere.org", "root@example.com"]
-    assert await found() == everybody
-    assert await found(query="ANN") == everybody[:2]
+    emails = ["ann@example.com", "annika@elsewhere.org", "root@example.com"]
+    assert await found() == emails
+    assert await found(query="ANN") == emails[:2]
     assert await found(query="@elsewhere") == ["annika@elsewhere.org"]
     assert await found(query="@e") == ["annika@elsewhere.org", "ann@example.com", "root@example.com"]
     assert await found(query="example") == []

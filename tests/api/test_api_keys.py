@@ -380,7 +380,7 @@ async def test_every_kind_of_credential_is_good_for_its_own_use_only(client: htt
         "upper case": key.upper(),
         "lower case": key.lower(),
         "the scheme in it": f"Bearer {key}",
-        "somebody's guess": new_key(),
+        "a guessed key": new_key(),
         "its id": made["id"],
         "with the id": f"gwk_{made['id']}",
         "as a part of a token": f"{key}.{key}.{key}",

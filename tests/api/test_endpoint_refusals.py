@@ -144,7 +144,7 @@ REFUSED: dict[str, tuple[Make, int, str, str]] = {
         "accounts.sessions.list",
     ),
     # ---- by other endpoints
-    "metrics for somebody else": (
+    "metrics for another address": (
         lambda at: at.ask("/_gateway/metrics", "X-Forwarded-For: 203.0.113.9"),
         403,
         "forbidden",

@@ -87,7 +87,7 @@ async def test_a_user_neither_sees_nor_ends_the_sessions_of_another(client: http
     unknown = await end(client, bob, "A" * 22)
     of_another = await end(client, bob, of_ann["id"])
     assert problem(of_another) == problem(unknown) == (404, "not_found")
-    assert of_another.json()["detail"] == unknown.json()["detail"], "whether it exists is nobody else's business"
+    assert of_another.json()["detail"] == unknown.json()["detail"], "the answer does not tell whether it exists"
     assert (await client.get("/auth/me", headers=bearer(ann))).status_code == 200
 
 

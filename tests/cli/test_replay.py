@@ -68,10 +68,10 @@ def document(folder: Path, log: str, text: str = CONFIGURATION) -> dict[str, Any
 SAME = {
     "a public page": line(),
     "an owner": line(path="/users/u7", route="users", user="u7"),
-    "somebody with the role": line(path="/drafts/1", route="drafts", **EDITOR),
-    "somebody with a role that implies it": line(path="/drafts/1", route="drafts", user="u1", roles=["admin"]),
-    "somebody without it": line(**FORBIDDEN, user="u2", roles=["user"]),
-    "nobody": line(path="/drafts/1", route="drafts", **NOT_SIGNED_IN),
+    "a user with the role": line(path="/drafts/1", route="drafts", **EDITOR),
+    "a user with a role that implies it": line(path="/drafts/1", route="drafts", user="u1", roles=["admin"]),
+    "a user without it": line(**FORBIDDEN, user="u2", roles=["user"]),
+    "an anonymous caller": line(path="/drafts/1", route="drafts", **NOT_SIGNED_IN),
     "an expired token": line(path="/drafts/1", route="drafts", status=401, code="token_expired", **EDITOR),
     "a session that has ended": line(path="/drafts/1", route="drafts", status=401, code="token_revoked", **EDITOR),
     "a failing upstream": line(path="/drafts/1", route="drafts", status=502, code="upstream_unreachable", **EDITOR),
@@ -84,7 +84,9 @@ SAME = {
     "a bad path": line(path="/a/%2e%2e/b", route="", status=400, code="bad_path"),
     "without a host": line(host=""),
     "the gateway's own": line(path="/auth/login", method="POST", route="accounts.login", code="invalid_credentials"),
-    "metrics for nobody": line(path="/_gateway/metrics", route="operations.metrics", status=403, code="forbidden"),
+    "metrics for an anonymous caller": line(
+        path="/_gateway/metrics", route="operations.metrics", status=403, code="forbidden"
+    ),
 }
 
 

@@ -104,7 +104,7 @@ def test_without_redis_guesses_are_counted_by_each_replica_and_reported_later(
         seen = [wrong(first, email) for _ in range(FAILURES)]
         assert seen[: FAILURES - 2] == [(401, "invalid_credentials")] * (FAILURES - 2)
         assert seen[-2:] == [LOCKED] * 2, "it goes on from what it knew"
-        assert wrong(second, email)[0] == 401, "which keeps nobody out elsewhere"
+        assert wrong(second, email)[0] == 401, "the count of one replica locks no user out elsewhere"
     finally:
         restore()
     replicas.mend()
@@ -148,7 +148,7 @@ def test_without_the_database_nothing_is_granted_and_nothing_is_lost(
         restore()
     replicas.mend()
     for gateway in both:
-        assert gateway.get("/api/x", line).refused() == SERVED, "nobody was logged out or disabled"
+        assert gateway.get("/api/x", line).refused() == SERVED, "no user was logged out or disabled"
     assert asked["refresh"]().status == 200
     assert asked["register"]().status in (201, 400), "400 where only the answer was lost"
     assert tokens(second, newcomer) and tokens(first, account.email)
@@ -236,7 +236,7 @@ def test_journeys_under_a_series_of_faults_lose_no_session(replicas: Replicated,
             traveller.join(30)
     assert seen.odd == []
     assert seen.journeys > 3 and seen.ended
-    assert seen.longest < 4.0, "nobody waits without end"
+    assert seen.longest < 4.0, "no request waits without end"
     for email, passwords in seen.accounts.items():
         answers = [both[0].post("/auth/login", {"email": email, "password": each}).status for each in passwords]
         assert answers.count(200) == 1, (email, answers)

@@ -102,8 +102,8 @@ class Environment:
     def is_left(self, *, reset: bool) -> None:
         """Let the upstream close the WebSocket."""
         far = FarEnd()
-        self.upstream.on("/sockets-of-anybody/far", far)
-        with Socket(self.gateway.address, "/sockets-of-anybody/far") as socket:
+        self.upstream.on("/public-sockets/far", far)
+        with Socket(self.gateway.address, "/public-sockets/far") as socket:
             socket.say(text("hello"))
             far.frame()
             far.hang_up(reset=reset)
@@ -169,9 +169,9 @@ SCRIPTS = {
     "/public/events": stream_events,
     "/api/events": stream_events,
     "/public/endless": send_without_end,
-    "/sockets-of-anybody/x": echoing(),
+    "/public-sockets/x": echoing(),
     "/sockets/x": echoing(),
-    "/sockets-of-anybody/bad": send_bad_frames,
+    "/public-sockets/bad": send_bad_frames,
 }
 
 Plays = dict[str, Callable[[Environment], object]]
@@ -290,14 +290,14 @@ LEFT: Plays = {
 }
 
 SOCKETS: Plays = {
-    "closed": lambda environment: environment.speaks("/sockets-of-anybody/x"),
+    "closed": lambda environment: environment.speaks("/public-sockets/x"),
     "closed, signed in": lambda environment: environment.speaks("/sockets/x", environment.user),
-    "reset": lambda environment: environment.vanishes("/sockets-of-anybody/x"),
+    "reset": lambda environment: environment.vanishes("/public-sockets/x"),
     "left by the upstream": lambda environment: environment.is_left(reset=False),
     "reset by the upstream": lambda environment: environment.is_left(reset=True),
-    "to nobody": lambda environment: environment.sends(handshake("/sockets-to-nobody/x")),
-    "not switched": lambda environment: environment.sends(handshake("/sockets-of-anybody/none")),
-    "bad frames": lambda environment: environment.reads_a_head(handshake("/sockets-of-anybody/bad")),
+    "to nobody": lambda environment: environment.sends(handshake("/sockets-to-refusing/x")),
+    "not switched": lambda environment: environment.sends(handshake("/public-sockets/none")),
+    "bad frames": lambda environment: environment.reads_a_head(handshake("/public-sockets/bad")),
 }
 
 EVERY = {

@@ -36,7 +36,7 @@ ALL = Requirement(all=frozenset({"user", "auditor"}))
 BOTH = Requirement(any=frozenset({"admin", "root"}), all=frozenset({"user"}))
 OWNER = Requirement(owner="user_id")
 ADMIN_OR_OWNER = Requirement(any=frozenset({"admin"}), owner="user_id")
-NOBODY = Requirement(any=frozenset())
+NO_ROLE = Requirement(any=frozenset())
 NOTHING = Requirement()
 
 STRANGER = principal_with()
@@ -62,7 +62,7 @@ ADMIN = principal_with("admin", user_id="boss")
         (BOTH, "required", PLAIN, "forbidden"),
         (BOTH, "required", ADMIN, "forbidden"),
         (BOTH, "required", principal_with("root", "user"), None),
-        (NOBODY, "required", ADMIN, "forbidden"),
+        (NO_ROLE, "required", ADMIN, "forbidden"),
         # roles and owners require a signed-in user
         (ANY, "optional", None, "token_missing"),
         (ANY, "none", None, "token_missing"),
@@ -126,7 +126,7 @@ def test_an_owner_without_its_capture_admits_no_one() -> None:
             ADMIN_OR_OWNER,
             "needs one of the roles admin, or to be the user of the capture 'user_id'; 'u1' has the roles guest",
         ),
-        (NOBODY, "needs one of the roles (none); 'u1' has the roles guest"),
+        (NO_ROLE, "needs one of the roles (none); 'u1' has the roles guest"),
     ],
 )
 def test_a_refusal_states_its_reason_privately_only(requirement: Requirement, reason: str) -> None:

@@ -66,7 +66,7 @@ def test_a_large_download_to_a_slow_reader_stays_flat(
     with gateway.caller(timeout=30) as caller:
         head = caller.send(request("/public/large")).receive_head()
         sent = standing_still(lambda: long_body.sent)
-        assert sent < IN_BETWEEN, "the upstream was read though nobody read the answer"
+        assert sent < IN_BETWEEN, "the upstream was read although the client read nothing"
         assert gateway.memory() - before < GROWTH
         tally = Tally()
         peak = _while_watching(gateway, lambda: caller.receive_body(head, tally))
@@ -85,7 +85,7 @@ def test_a_large_upload_to_a_slow_upstream_stays_flat(
         sender = Sender(caller, size, chunks)
         sender.start()
         sent = standing_still(lambda: sender.sent)
-        assert sent < IN_BETWEEN, "the caller was read though nobody took the body"
+        assert sent < IN_BETWEEN, "the client was read although the upstream read nothing"
         assert gateway.memory() - before < GROWTH
         upload_counter.open()
         peak = _while_watching(gateway, lambda: caller.receive("POST"))

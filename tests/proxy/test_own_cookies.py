@@ -37,7 +37,7 @@ PLACES = (
     "/forwarded/x",
     "/optional/x",
     "/stripped/x",
-    "/sockets-of-anybody/x",
+    "/public-sockets/x",
 )
 
 

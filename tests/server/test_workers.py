@@ -69,9 +69,9 @@ def shared(lasting_valkey: ValkeyServer, tmp_path_factory: pytest.TempPathFactor
 
 def kill(gateway: Gateway) -> None:
     """Kill a gateway with its workers. By themselves they would notice and drain, which another test covers."""
-    everybody = workers_of(gateway) if gateway.running else []
+    workers = workers_of(gateway) if gateway.running else []
     gateway.kill()
-    for worker in everybody:
+    for worker in workers:
         with contextlib.suppress(psutil.NoSuchProcess):
             worker.kill()
             worker.wait(10)
@@ -263,7 +263,7 @@ async def test_a_drain_of_all_workers_fails_no_request_that_was_begun(
     fleet.behave(lambda served: served.later(0.02, lambda: served.send(OK)))
     for keep in (True, False):
         gateway = start_workers()
-        everybody = workers_of(gateway)
+        workers = workers_of(gateway)
         async with Load(gateway.address, lambda _: GET, callers=24, keep=keep) as load:
             await load.more(200)
             gateway.signal()
@@ -273,7 +273,7 @@ async def test_a_drain_of_all_workers_fails_no_request_that_was_begun(
         assert code == 0
         assert begun == []
         assert load.statuses == {200: len(load.answers)}
-        assert not any(worker.is_running() for worker in everybody)
+        assert not any(worker.is_running() for worker in workers)
 
 
 @pytest.fixture
@@ -322,8 +322,8 @@ def _refuses(gateway: Gateway) -> bool:
 def test_a_signal_to_all_of_them_at_once_is_a_drain_like_any_other(running, number: signal.Signals) -> None:  # type: ignore[no-untyped-def]
     """Service managers stop whole process groups, as does Ctrl-C: each worker then gets the signal twice."""
     gateway, caller, answer = running()
-    everybody = [gateway.process.pid, *(worker.pid for worker in workers_of(gateway))]
-    for pid in everybody:
+    pids = [gateway.process.pid, *(worker.pid for worker in workers_of(gateway))]
+    for pid in pids:
         os.kill(pid, number)
     time.sleep(0.7)
     assert gateway.running
@@ -344,13 +344,13 @@ def test_a_stuck_client_is_cut_off_after_the_drain(running) -> None:  # type: ig
 
 def test_a_second_signal_ends_all_at_once(running) -> None:  # type: ignore[no-untyped-def]
     gateway, _, _ = running(server={"drain": "60s"})
-    everybody = workers_of(gateway)
+    workers = workers_of(gateway)
     gateway.signal()
     eventually(lambda: _refuses(gateway))
     with within(4.0):
         gateway.signal()
         assert gateway.wait() == 1
-    assert not any(worker.is_running() for worker in everybody)
+    assert not any(worker.is_running() for worker in workers)
 
 
 def test_a_suspended_worker_is_killed_in_the_end(start_workers: StartWorkers) -> None:
@@ -368,9 +368,9 @@ def test_a_suspended_worker_is_killed_in_the_end(start_workers: StartWorkers) ->
 def test_workers_do_not_outlive_the_process_that_watches_over_them(start_workers: StartWorkers) -> None:
     """Otherwise nothing could stop them, and they would keep the address."""
     gateway = start_workers()
-    everybody = workers_of(gateway)
+    workers = workers_of(gateway)
     gateway.kill()
-    _, alive = psutil.wait_procs(everybody, timeout=5)
+    _, alive = psutil.wait_procs(workers, timeout=5)
     assert alive == []
 
 

@@ -72,7 +72,7 @@ async def test_a_key_is_listed_and_found_by_its_digest(
     assert await keys.living(ann.id) == (made,)
     other = secrets.token_bytes(32)
     assert await keys.known([new.digest, other]) == {new.digest: KnownKey(new.id, ann.id, ROLES, None, False)}
-    assert await users.user(ann.id) == ann, "the record has not changed, so nobody need be told"
+    assert await users.user(ann.id) == ann, "the record has not changed, so no replica needs a message"
 
 
 async def test_the_newest_key_comes_first_and_others_see_none_of_it(

@@ -399,7 +399,7 @@ async def test_a_server_that_hangs_is_given_up_on_and_found_again_within_5_s(
             waited += (took := time.monotonic() - asked)
             assert took < promised(0.4)
             await asyncio.sleep(0.01)
-        assert waited < 1.2, "one caller a second waits, nobody else"
+        assert waited < 1.2, "only one caller a second waits"
         with within(promised(0.4)):
             assert not await own_database.ping()
         with within(promised(1.0)), pytest.raises(StorageUnavailable):

@@ -212,7 +212,7 @@ async def test_without_grace_the_second_use_is_a_replay(opened: NewSession, rota
 
 async def test_a_token_that_was_never_issued_is_none(opened: NewSession, rotate: Rotations) -> None:
     assert await rotate(RefreshToken.new()) is None
-    assert isinstance(await rotate(opened.token), Rotated), "and it ends nobody's session"
+    assert isinstance(await rotate(opened.token), Rotated), "and it ends no session"
 
 
 async def test_a_session_that_is_used_goes_on_and_one_that_is_not_expires(

@@ -82,8 +82,8 @@ async def test_those_that_are_blocked_come_in_the_order_of_their_names(subjects:
 async def test_every_user_is_found_by_id_and_address(subjects: Subjects, database: Database, clock: Clock) -> None:
     users = Users(database, clock=clock)
     user: UserRecord = await create(users)
-    everybody = AllUsers(users, subjects)
-    assert await everybody.user(user.id) == user and await everybody.user("nobody") is None
-    assert await everybody.user(BOB) == await subjects.user(BOB)
-    found = await everybody.user(f"idp|{user.id}")
+    all_users = AllUsers(users, subjects)
+    assert await all_users.user(user.id) == user and await all_users.user("nobody") is None
+    assert await all_users.user(BOB) == await subjects.user(BOB)
+    found = await all_users.user(f"idp|{user.id}")
     assert found is not None and found.roles == frozenset()

@@ -54,11 +54,11 @@ ROUTES: list[dict[str, Any]] = [
     {"path": "/sockets/**", "websocket": True, "upstream": "web"},
     {"path": "/sockets-of-admins/**", "websocket": True, "roles": ["admin"], "upstream": "web"},
     {"path": "/sockets-of-editors/**", "websocket": True, "roles": ["editor"], "upstream": "web"},
-    {"path": "/sockets-of-anybody/**", "websocket": True, "auth": "none", "upstream": "web"},
+    {"path": "/public-sockets/**", "websocket": True, "auth": "none", "upstream": "web"},
     {"path": "/sockets-of-some/**", "websocket": True, "auth": "optional", "upstream": "web"},
     {"path": "/sockets-of-pages/**", "websocket": True, "auth": "none", "upstream": "web", "cors": PAGES},
     {"path": "/sockets-over-tls/**", "websocket": True, "auth": "none", "upstream": "secure"},
-    {"path": "/sockets-to-nobody/**", "websocket": True, "auth": "none", "upstream": "refusing"},
+    {"path": "/sockets-to-refusing/**", "websocket": True, "auth": "none", "upstream": "refusing"},
     {"path": "/sockets-in-haste/**", "websocket": True, "auth": "none", "upstream": "impatient"},
 ]
 

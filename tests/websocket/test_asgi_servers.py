@@ -27,7 +27,7 @@ from tests.support.scripts import HeldConnection, raw, response
 from tests.support.waiting import eventually, until
 from tests.support.websockets import BINARY, FarEnd, Frame, bearing, close, echoing, text
 
-PATH = "/sockets-of-anybody/asgi"
+PATH = "/public-sockets/asgi"
 
 
 # The application runs in the event loop of all tests of this module.

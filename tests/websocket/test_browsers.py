@@ -11,7 +11,7 @@ from tests.support.recording import RecordingUpstream
 from tests.support.websockets import Socket, bearing, echoing, handshake, text
 from tests.support.wording import as_bytes
 
-ANYBODY = "/sockets-of-anybody/x"
+PUBLIC = "/public-sockets/x"
 
 # ---- the token of a browser
 
@@ -195,5 +195,5 @@ def test_a_page_needs_a_listed_origin_where_the_route_lists_origins(
 
 
 def test_any_origin_may_come_where_none_are_listed(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    upstream.on(ANYBODY, echoing())
-    assert gateway.ask(handshake(ANYBODY, "Origin: https://evil.example")).status == 101
+    upstream.on(PUBLIC, echoing())
+    assert gateway.ask(handshake(PUBLIC, "Origin: https://evil.example")).status == 101

@@ -7,7 +7,7 @@ from tests.support.recording import RecordingUpstream
 from tests.support.waiting import eventually
 from tests.support.websockets import BINARY, CLOSE, FarEnd, Frame, Socket, close, encode, text
 
-PATH = "/sockets-of-anybody/closing"
+PATH = "/public-sockets/closing"
 
 # ---- Close
 

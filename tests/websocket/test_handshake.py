@@ -16,15 +16,15 @@ from tests.support.websockets import ACCEPT, Socket, echoing, handshake, text
 
 # ---- the definition of a handshake
 
-ANYBODY = "/sockets-of-anybody/x"
+PUBLIC = "/public-sockets/x"
 
 GOOD = {
-    "plain": handshake(ANYBODY),
-    "words in another case": handshake(ANYBODY, upgrade="WebSocket", connection="upgrade"),
-    "as Firefox asks": handshake(ANYBODY, connection="keep-alive, Upgrade"),
-    "with a query": handshake(ANYBODY + "?a=1&b=%2F"),
-    "with an empty body": handshake(ANYBODY, "Content-Length: 0"),
-    "space around the key": handshake(ANYBODY, key=None, version=None).replace(
+    "plain": handshake(PUBLIC),
+    "words in another case": handshake(PUBLIC, upgrade="WebSocket", connection="upgrade"),
+    "as Firefox asks": handshake(PUBLIC, connection="keep-alive, Upgrade"),
+    "with a query": handshake(PUBLIC + "?a=1&b=%2F"),
+    "with an empty body": handshake(PUBLIC, "Content-Length: 0"),
+    "space around the key": handshake(PUBLIC, key=None, version=None).replace(
         b"\r\n\r\n", b"\r\nSec-WebSocket-Key: \t dGhlIHNhbXBsZSBub25jZQ== \r\nSec-WebSocket-Version:13\r\n\r\n"
     ),
 }
@@ -34,7 +34,7 @@ GOOD = {
 def test_a_handshake_is_answered_with_the_response_of_the_upstream(
     gateway: Gateway, upstream: RecordingUpstream, data: bytes
 ) -> None:
-    upstream.on(ANYBODY, echoing("X-Upstream: yes", "Set-Cookie: a=1", "Set-Cookie: b=2", "Keep-Alive: timeout=5"))
+    upstream.on(PUBLIC, echoing("X-Upstream: yes", "Set-Cookie: a=1", "Set-Cookie: b=2", "Keep-Alive: timeout=5"))
     answer = gateway.ask(data)
     assert answer.status == 101
     assert answer.value("sec-websocket-accept") == ACCEPT
@@ -46,22 +46,22 @@ def test_a_handshake_is_answered_with_the_response_of_the_upstream(
 
 
 BAD = {
-    "version 8": handshake(ANYBODY, version="8"),
-    "version 14": handshake(ANYBODY, version="14"),
-    "version 013": handshake(ANYBODY, version="013"),
-    "two versions in a line": handshake(ANYBODY, version="13, 8"),
-    "two versions": handshake(ANYBODY, "Sec-WebSocket-Version: 13"),
-    "no version": handshake(ANYBODY, version=None),
-    "no key": handshake(ANYBODY, key=None),
-    "an empty key": handshake(ANYBODY, key=""),
-    "a short key": handshake(ANYBODY, key="c2hvcnQ="),
-    "a long key": handshake(ANYBODY, key="dGhpcyBrZXkgaXMgZmFyIHRvbyBsb25nIGZvciBpdA=="),
-    "a key that is not base64": handshake(ANYBODY, key="dGhlIHNhbXBsZSBub25jZQ*="),
-    "a key in base64url": handshake(ANYBODY, key="____________________-w=="),
-    "two keys": handshake(ANYBODY, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="),
-    "a body": handshake(ANYBODY, "Content-Length: 3") + b"abc",
-    "a chunked body": handshake(ANYBODY, "Transfer-Encoding: chunked") + b"3\r\nabc\r\n0\r\n\r\n",
-    "an empty chunked body": handshake(ANYBODY, "Transfer-Encoding: chunked") + b"0\r\n\r\n",
+    "version 8": handshake(PUBLIC, version="8"),
+    "version 14": handshake(PUBLIC, version="14"),
+    "version 013": handshake(PUBLIC, version="013"),
+    "two versions in a line": handshake(PUBLIC, version="13, 8"),
+    "two versions": handshake(PUBLIC, "Sec-WebSocket-Version: 13"),
+    "no version": handshake(PUBLIC, version=None),
+    "no key": handshake(PUBLIC, key=None),
+    "an empty key": handshake(PUBLIC, key=""),
+    "a short key": handshake(PUBLIC, key="c2hvcnQ="),
+    "a long key": handshake(PUBLIC, key="dGhpcyBrZXkgaXMgZmFyIHRvbyBsb25nIGZvciBpdA=="),
+    "a key that is not base64": handshake(PUBLIC, key="dGhlIHNhbXBsZSBub25jZQ*="),
+    "a key in base64url": handshake(PUBLIC, key="____________________-w=="),
+    "two keys": handshake(PUBLIC, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="),
+    "a body": handshake(PUBLIC, "Content-Length: 3") + b"abc",
+    "a chunked body": handshake(PUBLIC, "Transfer-Encoding: chunked") + b"3\r\nabc\r\n0\r\n\r\n",
+    "an empty chunked body": handshake(PUBLIC, "Transfer-Encoding: chunked") + b"0\r\n\r\n",
 }
 
 
@@ -79,7 +79,7 @@ def test_an_invalid_handshake_is_refused_and_not_forwarded(
 
 def test_another_version_is_refused_with_the_supported_one(gateway: Gateway, upstream: RecordingUpstream) -> None:
     """RFC 6455 4.2.2."""
-    answer = gateway.ask(handshake(ANYBODY, version="8"))
+    answer = gateway.ask(handshake(PUBLIC, version="8"))
     assert answer.status == 400
     assert answer.value("sec-websocket-version") == (None if stock(gateway.face, "handshakes") else b"13")
 
@@ -110,7 +110,7 @@ def test_a_request_without_websocket_upgrade_is_a_plain_request(
 
 
 def test_only_get_asks_for_a_websocket(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    data = handshake(ANYBODY, method="POST")
+    data = handshake(PUBLIC, method="POST")
     if stock(gateway.face, "handshakes"):
         assert gateway.ask(data).status == 405
     else:
@@ -130,8 +130,8 @@ def test_only_get_asks_for_a_websocket(gateway: Gateway, upstream: RecordingUpst
         ("/sockets-of-admins/x", None, 401, "token_missing"),
         ("/sockets-of-admins/x", "user", 403, "forbidden"),
         ("/sockets-of-admins/x", "admin", 101, None),
-        ("/sockets-of-anybody/x", None, 101, None),
-        ("/sockets-of-anybody/x", "nonsense", 101, None),
+        ("/public-sockets/x", None, 101, None),
+        ("/public-sockets/x", "nonsense", 101, None),
         ("/sockets-of-some/x", None, 101, None),
         ("/sockets-of-some/x", "nonsense", 101, None),
         ("/sockets-of-some/x", "user", 101, None),
@@ -145,7 +145,7 @@ def test_only_get_asks_for_a_websocket(gateway: Gateway, upstream: RecordingUpst
         ("/sockets/%2e%2e/x", "user", 400, "bad_path"),
         ("/sockets//x", "user", 400, "bad_path"),
         ("/sockets/a;b", "user", 400, "bad_path"),
-        ("/sockets-to-nobody/x", None, 502, "upstream_unreachable"),
+        ("/sockets-to-refusing/x", None, 502, "upstream_unreachable"),
     ],
 )
 def test_the_same_policy_holds_for_handshakes(
@@ -204,9 +204,9 @@ def test_the_upstream_gets_the_handshake_and_the_identity(
 
 def test_hop_by_hop_fields_are_not_forwarded(gateway: Gateway, upstream: RecordingUpstream) -> None:
     """RFC 9110 7.6.1."""
-    upstream.on(ANYBODY, echoing())
+    upstream.on(PUBLIC, echoing())
     stays = ("Keep-Alive: 5", "Proxy-Authorization: Basic x", "HTTP2-Settings: AAAA", "Named: 1", "TE: trailers")
-    gateway.ask(handshake(ANYBODY, *stays, connection="Upgrade, Named, keep-alive"))
+    gateway.ask(handshake(PUBLIC, *stays, connection="Upgrade, Named, keep-alive"))
     for field in stays:
         assert upstream.only.values(field.partition(":")[0]) == [], field
 
@@ -214,9 +214,9 @@ def test_hop_by_hop_fields_are_not_forwarded(gateway: Gateway, upstream: Recordi
 def test_extensions_are_negotiated_end_to_end(gateway: Gateway, upstream: RecordingUpstream) -> None:
     """`gateway serve` relays frames, so both ends negotiate with each other; under ASGI the server negotiates with the
     client, and the gateway with the upstream."""
-    upstream.on(ANYBODY, echoing())
+    upstream.on(PUBLIC, echoing())
     offered = "permessage-deflate; client_max_window_bits"
-    answer = gateway.ask(handshake(ANYBODY, f"Sec-WebSocket-Extensions: {offered}"))
+    answer = gateway.ask(handshake(PUBLIC, f"Sec-WebSocket-Extensions: {offered}"))
     assert answer.status == 101
     received = upstream.only
     if gateway.face == "serve":
@@ -232,8 +232,8 @@ def test_extensions_are_negotiated_end_to_end(gateway: Gateway, upstream: Record
 def test_the_prefix_is_stripped_and_the_host_kept_as_on_any_route(
     gateway: Gateway, upstream: RecordingUpstream
 ) -> None:
-    upstream.on(ANYBODY, echoing())
-    gateway.ask(handshake(ANYBODY, host="Other.Example:81"))
+    upstream.on(PUBLIC, echoing())
+    gateway.ask(handshake(PUBLIC, host="Other.Example:81"))
     assert upstream.only.values("host") == [b"Other.Example:81"]
     assert upstream.only.values("x-forwarded-host") == [b"Other.Example:81"]
 
@@ -242,13 +242,13 @@ def test_the_prefix_is_stripped_and_the_host_kept_as_on_any_route(
 
 
 def test_a_websocket_is_logged_once_when_it_is_over(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    upstream.on(ANYBODY + "/logged", echoing())
-    with Socket(gateway, ANYBODY + "/logged", "X-Request-Id: the-websocket-of-this-test") as socket:
+    upstream.on(PUBLIC + "/logged", echoing())
+    with Socket(gateway, PUBLIC + "/logged", "X-Request-Id: the-websocket-of-this-test") as socket:
         socket.say(text("hello"))
         socket.frame()
     line = _line(gateway, "the-websocket-of-this-test")
     assert line["status"] == 101
-    assert "/sockets-of-anybody" in str(line["route"])
+    assert "/public-sockets" in str(line["route"])
 
 
 def _line(gateway: Gateway, request_id: str) -> dict[str, object]:

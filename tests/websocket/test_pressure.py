@@ -16,7 +16,7 @@ from tests.support.scale import scaled
 from tests.support.waiting import eventually
 from tests.support.websockets import BINARY, FarEnd, Frame, Socket, echoing, encode, switching, text
 
-PATH = "/sockets-of-anybody/pressure"
+PATH = "/public-sockets/pressure"
 TOTAL = scaled(256) * MiB
 MESSAGE = MiB // 4
 # Kernel buffers of four sockets, the gateway's own, and a complete message in several places of the ASGI server.
@@ -40,14 +40,14 @@ class FastFrames:
 
 
 def test_a_slow_caller_slows_the_upstream_down(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    pouring = FastFrames(TOTAL)
-    upstream.on(PATH, pouring)
+    frames = FastFrames(TOTAL)
+    upstream.on(PATH, frames)
     with Socket(gateway, PATH, receive_buffer=512 * 1024) as socket:
         before = gateway.memory()
-        _stands_still(lambda: pouring.sent)
-        assert pouring.sent < 24 * MiB, "nobody read, and it went somewhere"
+        _stands_still(lambda: frames.sent)
+        assert frames.sent < 24 * MiB, "the peer read nothing, and the bytes were stored"
         assert gateway.memory() - before < FLAT
-        _swallow(socket, TOTAL)
+        _read_all(socket, TOTAL)
         assert gateway.memory() - before < FLAT
 
 
@@ -59,20 +59,20 @@ def test_a_slow_upstream_slows_the_caller_down(gateway: Gateway, upstream: Recor
         before = gateway.memory()
         frame = encode(Frame(BINARY, b"y" * MESSAGE), masked=True)
 
-        def pour() -> None:
+        def send_all() -> None:
             nonlocal sent
             socket.socket.settimeout(60)
             for _ in range(TOTAL // MESSAGE):
                 socket.send(frame)
                 sent += MESSAGE
 
-        pouring = threading.Thread(target=pour)
-        pouring.start()
+        sending = threading.Thread(target=send_all)
+        sending.start()
         _stands_still(lambda: sent)
-        assert sent < 24 * MiB, "nobody read, and it went somewhere"
+        assert sent < 24 * MiB, "the peer read nothing, and the bytes were stored"
         assert gateway.memory() - before < FLAT
         far.read()
-        pouring.join(60)
+        sending.join(60)
         eventually(lambda: far.taken >= TOTAL, timeout=30.0)
         assert gateway.memory() - before < FLAT
         far.heard()
@@ -95,11 +95,11 @@ def test_a_client_that_disconnects_without_reading_leaves_nothing_behind(
     gateway: Gateway, upstream: RecordingUpstream
 ) -> None:
     for _ in range(3):
-        pouring = FastFrames(TOTAL)
-        upstream.on(PATH, pouring)
+        frames = FastFrames(TOTAL)
+        upstream.on(PATH, frames)
         upstream.requests.clear()
         with Socket(gateway, PATH, receive_buffer=512 * 1024):
-            _stands_still(partial(getattr, pouring, "sent"))
+            _stands_still(partial(getattr, frames, "sent"))
         eventually(lambda: upstream.only.link.ended)
 
 
@@ -153,7 +153,7 @@ def _stands_still(count: Callable[[], int]) -> None:
             last, since = count(), time.monotonic()
 
 
-def _swallow(socket: Socket, total: int) -> None:
+def _read_all(socket: Socket, total: int) -> None:
     """Read frames of MESSAGE bytes until this many bytes of payload have arrived."""
     frame = len(encode(Frame(BINARY, b"x" * MESSAGE)))
     left = total // MESSAGE * frame - len(socket.read_pending())  # some may have arrived with the response

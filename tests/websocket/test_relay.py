@@ -27,7 +27,7 @@ from tests.support.websockets import (
     text,
 )
 
-PATH = "/sockets-of-anybody/relay"
+PATH = "/public-sockets/relay"
 
 SIZES = (0, 1, 7, 125, 126, 127, 128, 65535, 65536, 65537, 262144, MiB)
 

@@ -31,7 +31,7 @@ def own(gateways: Gateways, face: Face, tmp_path: Path) -> Iterator[Callable[[],
         gateway.kill()
 
 
-ANYBODY = "/sockets-of-anybody/goodbye"
+PUBLIC = "/public-sockets/goodbye"
 
 
 def test_a_gateway_that_stops_sends_close_frames_to_all_and_ends_cleanly(
@@ -39,8 +39,8 @@ def test_a_gateway_that_stops_sends_close_frames_to_all_and_ends_cleanly(
 ) -> None:
     """1001, going away; uvicorn sends 1012, service restart."""
     gateway = own()
-    upstream.on(ANYBODY, echoing())
-    sockets = [Socket(gateway, ANYBODY) for _ in range(100)]
+    upstream.on(PUBLIC, echoing())
+    sockets = [Socket(gateway, PUBLIC) for _ in range(100)]
     code = 1001 if gateway.face == "serve" else 1012
     started = time.monotonic()
     gateway.signal()
@@ -60,8 +60,8 @@ def test_a_gateway_that_stops_sends_close_frames_to_all_and_ends_cleanly(
 def test_the_upstream_receives_a_close_frame_as_well(own: Callable[[], Gateway], upstream: RecordingUpstream) -> None:
     gateway = own()
     far = FarEnd()
-    upstream.on(ANYBODY, far)
-    with Socket(gateway, ANYBODY):
+    upstream.on(PUBLIC, far)
+    with Socket(gateway, PUBLIC):
         gateway.signal()
         assert far.frame().closing[0] == (1001 if gateway.face == "serve" else 1012)
 
@@ -77,9 +77,9 @@ def test_a_handshake_in_progress_finishes_and_is_then_closed(
         await released.wait()
         await echoing()(exchange)
 
-    upstream.on(ANYBODY, slowly)
+    upstream.on(PUBLIC, slowly)
     with gateway.caller() as caller:
-        caller.send(handshake(ANYBODY))
+        caller.send(handshake(PUBLIC))
         upstream.arrived()
         gateway.signal()
         eventually(lambda: not listens(gateway.address))
@@ -97,11 +97,11 @@ def test_a_handshake_in_progress_finishes_and_is_then_closed(
 def test_no_peer_keeps_it_from_ending(own: Callable[[], Gateway], upstream: RecordingUpstream) -> None:
     """Ends that do not answer, ends within a frame, and one that never reads."""
     gateway = own()
-    upstream.on(ANYBODY, FarEnd())
-    upstream.on(ANYBODY + "/flood", flooding)
-    silent, amid = Socket(gateway, ANYBODY), Socket(gateway, ANYBODY)
+    upstream.on(PUBLIC, FarEnd())
+    upstream.on(PUBLIC + "/flood", flooding)
+    silent, amid = Socket(gateway, PUBLIC), Socket(gateway, PUBLIC)
     amid.send(encode(Frame(BINARY, b"x" * 1000), masked=True)[:600])
-    standing = Socket(gateway, ANYBODY + "/flood", receive_buffer=512 * 1024)
+    standing = Socket(gateway, PUBLIC + "/flood", receive_buffer=512 * 1024)
     time.sleep(0.3)
     gateway.signal()
     if gateway.face == "serve":

@@ -26,7 +26,7 @@ from tests.support.websockets import (
 )
 from tests.support.wording import request
 
-PATH = "/sockets-of-anybody/x"
+PATH = "/public-sockets/x"
 
 
 def answering(*fields: str, accept: bytes | None = None, without: bytes = b"", behind: bytes = b"") -> Script:

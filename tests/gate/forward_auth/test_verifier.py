@@ -45,7 +45,7 @@ def test_every_failure_of_a_verdict_is_a_refusal() -> None:
             pass
 
         def admit(self, request: RequestHead) -> Decision | PendingDecision:
-            raise RuntimeError("an error that nobody had thought of")
+            raise RuntimeError("an unexpected error")
 
     asked = admission_of([(b"Host", b"a"), (b"X-Forwarded-Uri", b"/x")])
     verdict = Verifier(IDENTITY).ask(Broken(), asked)

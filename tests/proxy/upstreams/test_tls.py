@@ -96,7 +96,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "we do not say who we are": {},
     "it has another name": {"server_name": "billing.internal"},
     "it has no name but its address": {"server_name": None},
-    "nobody vouches for it": {"ca": None},
+    "no authority has signed it": {"ca": None},
 }
 
 

@@ -157,7 +157,7 @@ def test_a_body_that_does_not_come_behind_an_upgrade_is_not_waited_for_without_e
 def test_a_websocket_handshake_with_a_body_is_refused(server: ServedApplication, upstream: RecordingUpstream) -> None:
     for framing, body in FRAMINGS.values():
         with server.caller(timeout=1) as caller:
-            caller.send(handshake("/sockets-of-anybody/x", framing) + body)
+            caller.send(handshake("/public-sockets/x", framing) + body)
             assert caller.receive().status == 400
             with contextlib.suppress(OSError, NoAnswer):  # the connection has ended, or is silent
                 assert caller.send(request("/last")).receive().refused() == (404, "no_route")

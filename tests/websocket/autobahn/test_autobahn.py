@@ -39,7 +39,7 @@ SECTIONS: Final = {
 GOOD: Final = {"OK", "NON-STRICT", "INFORMATIONAL"}
 REPEATED: Final = 20  # times, instead of 1000
 AT_ONCE: Final = 8
-PATH: Final = "/sockets-of-anybody/autobahn"
+PATH: Final = "/public-sockets/autobahn"
 
 LARGE: Final = ("9", "12", "13")  # sections
 STEP: Final = 1 if WHOLE else 10
