@@ -45,10 +45,11 @@ def _place(context: click.Context, parameter: click.Parameter, text: str | None)
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of YAML.")
 def envoy(config: Path, native: bool, listen: Place, gateway: Place | None, as_json: bool) -> int:
-    """Write an Envoy configuration: routes, clusters, path and header rules, decisions.
+    """Write an Envoy configuration.
 
-    Envoy asks the gateway for decisions (ext_authz at /_gateway/verify), or with --native decides itself (jwt_authn and
-    RBAC). A rule that Envoy cannot express is an error with exit code 1, never a laxer rule.
+    It contains the routes, clusters, and rules of paths and headers. Envoy asks the gateway for decisions (ext_authz at
+    /_gateway/verify), or with --native decides itself (jwt_authn and RBAC). A rule that Envoy cannot express is an
+    error with exit code 1, never a laxer rule.
     """
     # Imported here, after the options were checked.
     from gateway.analysis.envoy.envoy import envoy_export

@@ -35,7 +35,10 @@ def command() -> None:
 @click.argument("address")
 @config_option
 def test(address: str, config: Path) -> int:
-    """Send one mail now, and print the conversation with the server, without credentials."""
+    """Send one mail now, and print the conversation.
+
+    Credentials are left out.
+    """
     settings = _with_mail(config)
     email = accept(EmailOnly, {"email": address}, settings).email
     return asyncio.run(_tested(settings, email.text))

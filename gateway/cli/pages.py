@@ -34,9 +34,9 @@ def command() -> None:
 @config_option
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The folder to write.")
 def preview(config: Path, out: Path) -> None:
-    """Write every page and mail with sample data, in every language, and pages in both colour schemes.
+    """Write every page and mail with sample data.
 
-    The file index.html in the folder lists them.
+    Each is written in every language, and pages in both colour schemes. The file index.html in the folder lists them.
     """
     settings = loaded(config).settings
     if settings.accounts.pages is None:

@@ -24,11 +24,11 @@ def command() -> None:
 @click.option("--upstream", required=True, metavar="NAME", help="The upstream that serves the API.")
 @click.option("--require-security", is_flag=True, help="Fail if a route is open to requests without a credential.")
 def from_openapi(spec: Path, upstream: str, require_security: bool) -> int:
-    """Draft routes from an OpenAPI 3.0 or 3.1 document, in YAML or JSON.
+    """Draft routes from an OpenAPI document.
 
-    Scopes become roles. Standard output is a configuration that 'gateway check' accepts. Standard error lists the
-    operations that are left out or have stricter rules than the document, and counts open routes. With
-    --require-security, the exit code is 1 if any route is open.
+    Reads version 3.0 or 3.1, in YAML or JSON. Scopes become roles. Standard output is a configuration that 'gateway
+    check' accepts. Standard error lists the operations that are left out or have stricter rules than the document, and
+    counts open routes. With --require-security, the exit code is 1 if any route is open.
     """
     try:
         name(upstream)

@@ -66,6 +66,12 @@ def _check_mode(path: Path, mode: int) -> None:
     log.warning("%s can be read by its group (mode %04o, GATEWAY_KEY_MODE=group)", path, mode)
 
 
+def _remedy(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"run: mkdir -p {folder}"
+    return f"the user of the gateway must be able to write the folder {folder}"
+
+
 def _create(path: Path, content: bytes, name: str) -> None:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -76,7 +82,9 @@ def _create(path: Path, content: bytes, name: str) -> None:
         with contextlib.suppress(FileExistsError):  # another process was faster: its key is used
             os.link(draft, path)
     except OSError as error:
-        raise CannotStart(f"{cannot_read(path, error)}; {name} is created there") from None
+        raise CannotStart(
+            f"{cannot_read(path, error)}; {name} is created there: {_remedy(path.absolute().parent)}"
+        ) from None
     finally:
         with contextlib.suppress(OSError):  # not created; the error above gives the reason
             draft.unlink()

@@ -94,13 +94,22 @@ def _create_private(path: Path) -> None:
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         if not os.access(file, os.R_OK | os.W_OK) or not file.is_file():
-            raise CannotStart(f"the database file cannot be opened: {file}: no file to read and write") from None
+            raise CannotStart(_not_opened(f"{file}: {_unusable(file)}", file)) from None
     except FileNotFoundError:
         raise CannotStart(
             f"storage.database: the folder of {file} does not exist (mkdir -p {file.parent}, or another path)"
         ) from None
     except OSError as error:
-        raise CannotStart(f"the database file cannot be opened: {cannot_read(path, error)}") from None
+        raise CannotStart(_not_opened(cannot_read(path, error), file)) from None
+
+
+def _unusable(file: Path) -> str:
+    return "this user cannot read and write it" if file.is_file() else "not a regular file"
+
+
+def _not_opened(reason: str, file: Path) -> str:
+    remedy = f"storage.database: the user of the gateway must be able to write {file} and its folder"
+    return f"the database file cannot be opened: {reason} ({remedy})"
 
 
 def _configure(connection: Any, _record: object) -> None:

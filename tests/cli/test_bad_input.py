@@ -1,15 +1,17 @@
 """Startup errors: one line with the remedy, and exit code 2."""
 
 import os
+import shutil
 import socket
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bench.stores.valkey import ValkeyServer
-from tests.cli.running import Outcome, one_plain_line, run
+from tests.cli.running import Outcome, command_line, environment, one_plain_line, run
 from tests.support.processes import Gateway
 from tests.support.waiting import eventually
 
@@ -280,3 +282,47 @@ def test_environment_variables_of_proxies_and_colour_change_nothing(tmp_path: Pa
     env = {"HTTP_PROXY": "http://192.0.2.1:1", "CLICOLOR_FORCE": "1", "TERM": "xterm-256color"}
     assert one_plain_line(serve(tmp_path, "--host", "192.0.2.1", env=env).err)
     assert os.listdir(tmp_path) == ["config"]
+
+
+# ---- files that the user of the gateway cannot write
+
+
+def unprivileged() -> list[str]:
+    """A prefix under which the permissions of files count for root too."""
+    if os.geteuid() != 0:
+        return []
+    dropped = "-dac_override,-dac_read_search"
+    prefix = ["setpriv", f"--bounding-set={dropped}", f"--inh-caps={dropped}"]
+    if shutil.which("setpriv") is None or subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        pytest.skip("setpriv cannot drop capabilities, and root writes every file")
+    return prefix
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path: Path, config: Path) -> None:
+    config.write_text(GOOD.replace("sqlite:///", f"sqlite:///{tmp_path}/stored/"))
+    folder = tmp_path / "stored"
+    folder.mkdir(0o500)
+    command = [*unprivileged(), *command_line("serve", "--port", "0")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2
+    line = one_plain_line(done.stderr)
+    assert f"{folder}/gateway.db.key.pem: Permission denied; the signing key is created there" in line
+    assert line.endswith(f"the user of the gateway must be able to write the folder {folder}")
+
+
+@pytest.mark.parametrize(
+    ("is_folder", "reason"), [(False, "this user cannot read and write it"), (True, "not a regular file")]
+)
+def test_a_database_file_that_cannot_be_written_is_named_with_the_remedy(
+    tmp_path: Path, config: Path, is_folder: bool, reason: str
+) -> None:
+    file = tmp_path / "gateway.db"
+    if is_folder:
+        file.mkdir()
+    else:
+        file.touch(0o400)
+    command = [*unprivileged(), *command_line("users", "list")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2
+    assert f"the database file cannot be opened: {file}: {reason} (storage.database: " in done.stderr
+    assert f"must be able to write {file} and its folder)" in done.stderr

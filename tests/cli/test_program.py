@@ -62,6 +62,7 @@ def test_every_command_has_help(name: str) -> None:
     result = CliRunner().invoke(program, [name, "--help"])
     assert result.exit_code == 0
     assert result.output.startswith(f"Usage: gateway {name}")
+    assert [line for line in result.output.splitlines() if re.search(r"[a-z]\.\.\.$", line)] == [], "a cut sentence"
 
 
 def test_every_option_and_argument_in_the_whole_tree_is_explained() -> None:

@@ -124,7 +124,9 @@ def test_a_pipe_in_its_place_is_refused_without_waiting_for_a_writer(path: Path)
 
 
 def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(CannotStart, match="No such file or directory; the signing key is created there"):
+    with pytest.raises(
+        CannotStart, match=r"No such file or directory; the signing key is created there: run: mkdir -p /"
+    ):
         kept_key(tmp_path / "missing" / "gateway.db.key.pem")
 
 

@@ -150,7 +150,7 @@ def set_roles(email: str, roles: tuple[str, ...], config: Path, as_json: bool) -
 @config_option
 @json_option
 def set_password(email: str, password_stdin: bool, config: Path, as_json: bool) -> None:
-    """Replace the password of an account, and end all of its sessions."""
+    """Replace the password, and end every session."""
     configuration = loaded(config)
     password = _new_password(password_stdin)
     done = "Ended every session and replaced the password of"
@@ -162,7 +162,7 @@ def set_password(email: str, password_stdin: bool, config: Path, as_json: bool) 
 @config_option
 @json_option
 def revoke(email: str, config: Path, as_json: bool) -> None:
-    """End every session and API key of an account; the password stays."""
+    """End every session and API key; the password stays."""
     done = "Ended every session and API key of"
     _change(loaded(config), lambda accounts: accounts.revoke(email), done, as_json=as_json)
 

@@ -104,7 +104,7 @@ def invite(email: str, roles: tuple[str, ...], ttl: str | None, prints: bool, co
 @_print_option
 @config_option
 def reset(email: str, prints: bool, config: Path) -> None:
-    """Mail a link with which the owner of an account chooses a new password."""
+    """Mail a link with which the owner sets a new password."""
 
     async def work(parts: _Parts) -> None:
         _require_mail(parts.settings, prints=prints)
