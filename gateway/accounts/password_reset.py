@@ -20,7 +20,7 @@ from gateway.wire.addresses import Callers
 
 
 class PasswordReset:
-    """The service. `limits` bound the mails that strangers cause."""
+    """The service. `limits` bound the mails that anonymous requests cause."""
 
     def __init__(
         self,

@@ -146,8 +146,8 @@ class Accounts:
         return record
 
     async def _asks_to_verify(self, email: EmailAddress, origin: ClientInfo) -> bool:
-        """Whether a registration causes a mail. Beyond `mail.limits` the account is created without one: a stranger
-        could otherwise send mails to any number of addresses."""
+        """Whether a registration causes a mail. Beyond `mail.limits` the account is created without one: a client
+        could otherwise make the gateway mail any number of addresses."""
         if self._mail_limits is None or self.settings.accounts.email.verification != "optional":
             return False
         return await self._mail_limits.admits(email.canonical, origin.address)

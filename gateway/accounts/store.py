@@ -272,7 +272,7 @@ class SessionStore(Protocol):
 
 
 class BrowserSessionStore(SessionReader, Protocol):
-    """Browser sessions."""
+    """The sessions of browsers, which a cookie identifies."""
 
     async def begin(
         self, user_id: str, session: NewBrowserSession, *, most: int, verified: str, rehashed: str | None = None

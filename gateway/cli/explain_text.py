@@ -122,7 +122,7 @@ def _roles(explanation: Explanation, settings: Settings) -> Iterator[str]:
 
 
 def _credential(explanation: Explanation) -> Iterator[str]:
-    """The credential, if it or the route is out of the ordinary."""
+    """The credential, unless it and the conditions of the route are the usual ones."""
     person, route = explanation.person, explanation.verdict.route
     if person is None:
         return

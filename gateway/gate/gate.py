@@ -268,7 +268,8 @@ class Gate:
         """The claims of the credential; None for an anonymous client, which only an optional route allows. Raises
         Refusal and _Unasked.
 
-        A bearer credential is said on purpose, so beside it the cookie is not looked at, good or bad.
+        A program sends a bearer credential deliberately, a browser adds the cookie by itself. Beside a bearer
+        credential the cookie is therefore ignored, valid or not.
         """
         fields = request.fields
         try:

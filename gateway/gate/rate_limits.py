@@ -198,7 +198,7 @@ class RegistrationLimit:
             raise Refusal("rate_limited", reason, retry_after=count.retry_after, headers=count.fields)
 
 
-# Limits on mails that strangers cause, per recipient and per client address (an IPv6 /64 counts as one address).
+# Limits on mails that anonymous requests cause, per recipient and per client address (an IPv6 /64 is one address).
 #
 # Every request counts before any look-up. Beyond a limit the response stays the same and no mail is sent, so the
 # limits do not reveal which addresses have an account.

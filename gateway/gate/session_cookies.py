@@ -24,8 +24,8 @@ class SessionCookies:
     def presented(self, request: RequestHead, route: Route) -> bytes | None:
         """The cookie that can be the credential of the request, None without one.
 
-        Raises Refusal `cross_site` without the proof that the request needs. A cookie of another form is none, so it
-        needs no proof.
+        Raises Refusal `cross_site` without the proof that the request needs. A value of another form is no session
+        cookie and needs no proof.
         """
         cookie = sent_to_own_host(request, self._browsers)
         if route.own_page:

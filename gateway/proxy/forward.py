@@ -89,8 +89,8 @@ class ForwardPlan:
     `names_credential` is true with one of both. `hash_key` finds the key that chooses the target; None: the upstream
     balances without a key. `own_cookies` is None without sessions. `own_paths` are the paths of the gateway that
     browsers can open. `prefix` is the part of the path that `strip_prefix` removes, and `base` the base path of the
-    upstream, where the path is otherwise unchanged. `changes_cookies`: Set-Cookie of a response does not go on as it
-    came.
+    upstream, where the path is otherwise unchanged. `changes_cookies`: Set-Cookie of a response is
+    rewritten.
     """
 
     __slots__ = (

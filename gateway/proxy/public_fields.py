@@ -39,7 +39,7 @@ _PORTS: Final = {b"http": b":80", b"https": b":443"}
 def passed_on(
     head: ResponseHead, date: bytes, request: UpstreamRequest, target: Target
 ) -> tuple[Sequence[Field], bytes | None]:
-    """Return the fields of a head for the client, and their serialized form if they go on as they came."""
+    """Return the fields of a head for the client, and their serialized form if they are forwarded unchanged."""
     fields, serialized = head.dated(date)
     if head.shape.has_addresses or (
         head.shape.has_cookies and request.plan is not None and request.plan.changes_cookies
@@ -172,7 +172,7 @@ def _is_below(path: bytes, prefix: bytes) -> bool:
 
 
 def _without_port(authority: bytes, scheme: bytes) -> bytes:
-    """The authority without the default port of the scheme. An authority with two ports is none of a target."""
+    """The authority without the default port of the scheme. An authority with two ports names no target."""
     host = authority.removesuffix(_PORTS[scheme]).removesuffix(b":")
     return authority if host != authority and _has_port(host) else host
 

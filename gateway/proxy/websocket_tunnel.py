@@ -1,7 +1,7 @@
 """An established WebSocket connection through the gateway. Bytes pass unchanged.
 
-If one side cannot keep up, the other side's socket is not read. If one side ends, both end. A connection that dies
-without a Close is passed on without one. The gateway sends its own Close between two frames when the caller's access
+If one side cannot keep up, the other side's socket is not read. If one side ends, both end. If a connection ends
+without a Close, the other side gets none. The gateway sends its own Close between two frames when the caller's access
 ends or the gateway stops, and closes each side as soon as it has answered.
 """
 

@@ -117,7 +117,7 @@ class TlsListener:
             )
 
     def _answer_in_clear(self, accepted: socket.socket) -> None:
-        """Tell a client that speaks HTTP without TLS why it gets nothing else."""
+        """Answer a client that sends HTTP without TLS with the reason, and close."""
         refusal = Refusal("bad_request", "HTTP in clear", detail="This port serves HTTPS only")
         request_id = self._runtime.request_ids.next()
         body = problem_body(refusal, request_id)

@@ -64,9 +64,9 @@ class SupervisorHooks:
     """The callbacks of the supervising process.
 
     `ready` is called when the first worker serves. `load` runs in a thread on SIGHUP; `loaded` gets its result and
-    returns whether the workers need a SIGHUP. `stopping` is called when the workers are told to stop, and returns the
-    seconds that they have. `ended` is called with the slot of a worker that has ended. `watch` is called at intervals
-    and returns whether to act as on SIGHUP.
+    returns whether the workers need a SIGHUP. `stopping` is called before the workers get the signal to stop, and
+    returns the seconds that they have. `ended` is called with the slot of a worker that has ended. `watch` is called at
+    intervals and returns whether to act as on SIGHUP.
     """
 
     ready: Callable[[], None]
@@ -101,7 +101,7 @@ class _Supervisor:
         self._is_behind = False  # a reload is pending
         self._loading: Future[Configuration] | None = None
         self._served = False
-        self._kill_at: float | None = None  # the time limit of stopping workers; None: none was told to stop
+        self._kill_at: float | None = None  # the time limit of stopping workers; None: no worker is stopping
         self._code = 0
 
     def run(self, workers: int) -> int:

@@ -43,7 +43,7 @@ LEASE: Final = timedelta(seconds=60)
 # The delays after failed attempts. The last one repeats.
 RETRIES: Final = tuple(timedelta(seconds=delay) for delay in (10, 60, 300, 900, 1800))
 PATIENCE: Final = timedelta(hours=24)  # A mail is pointless after that.
-# Requests of strangers are dropped while so many mails and requests wait: about 30 MiB.
+# Anonymous requests are dropped while so many mails and requests wait: about 30 MiB.
 MOST_WAITING: Final = 20_000
 _NO_REPEAT: Final = timedelta(minutes=5)  # Between two equal notices to one address.
 _SHOWN_GIVEN_UP: Final = timedelta(days=7)

@@ -44,7 +44,7 @@ def place_of(origin: ClientInfo) -> Place:
 def notify_of_new_place(
     connection: Connection, outbox: Outbox, user_id: str, origin: ClientInfo, now: datetime
 ) -> None:
-    """Mail the owner of an account about a sign-in from a new place. The first sign-in of an account is none."""
+    """Mail the owner of an account about a sign-in from a new place. The first sign-in of an account causes no mail."""
     seen = _places(connection, user_id, now - _REMEMBERED)
     if place_of(origin) not in seen and (seen or _has_signed_in(connection, user_id)):
         outbox.notice(connection, "new-sign-in", user_id, now, address=origin.address)

@@ -16,7 +16,7 @@ _NOT_FROM_LINKS: Final = frozenset((b"x-requested-with", b"upgrade"))
 
 
 def is_navigation(method: bytes, fields: RequestFields) -> bool:
-    """Whether a browser opens a page. A request with a bearer credential, and a WebSocket handshake, is none.
+    """Whether a browser opens a page. WebSocket handshakes and requests with a bearer credential do not count.
 
     Browsers that send no Fetch Metadata, and plain http hosts, are recognised by `Accept`.
     """

@@ -8,7 +8,7 @@ cannot set identify the page:
        "serializing a request origin").
     2. Otherwise, a listed `Origin`.
 
-`same-site` is no proof: a sibling subdomain is same-site, and can be in other hands.
+`same-site` is no proof: a sibling subdomain is same-site, and can belong to another party.
 """
 
 import re

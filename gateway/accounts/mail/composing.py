@@ -1,7 +1,7 @@
 """Composition of mails: the texts of the catalogue, as plain text and as HTML.
 
-Mails contain no images, no remote content and no tracking. The only text of a stranger in a mail is an e-mail address:
-no name, message or User-Agent, because the gateway would send that text to others under its own name.
+Mails contain no images, no remote content and no tracking. The only text in them that another person can choose is an
+e-mail address. A name, a message or a User-Agent would go to others under the name of the gateway.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Mail as accounts cause it: what waits in the outbox, and the interfaces of its store and of its limits.
 
-A request of a stranger, such as a forgotten password, enters the outbox as a request. The sender finds out afterwards
+An anonymous request, such as a forgotten password, enters the outbox as a request. The sender finds out afterwards
 whether it leads to a mail. Known and unknown addresses therefore cost the same until the answer.
 """
 
@@ -36,7 +36,7 @@ RequestKind = Literal["asked-reset", "asked-register", "asked-verify", "asked-em
 
 @dataclass(frozen=True, slots=True)
 class MailRequest:
-    """A request that leads to a mail, or not. `user_id` is the account that asks, None for a stranger. With
+    """A request that leads to a mail, or not. `user_id` is the account that asks, None for an anonymous client. With
     `session_id`, the mail is only written while this session is open."""
 
     kind: RequestKind
@@ -148,7 +148,7 @@ class OutboxStore(Protocol):
 
 
 class MailLimiter(Protocol):
-    """Limits mails that strangers cause."""
+    """Limits the mails that anonymous requests cause."""
 
     async def admits(self, recipient: str, address: str) -> bool:
         """Count a mail to this canonical address, caused by a client at `address`. False: send none."""

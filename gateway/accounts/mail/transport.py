@@ -1,7 +1,7 @@
 """Ways to deliver a mail: the interface, its errors, and a folder for development.
 
-A failure belongs to one of two kinds. Delivery fails for one mail, for now or for good. An outage concerns the server
-as a whole, and every mail waits for its end.
+A failure belongs to one of two kinds. Delivery fails for one mail, temporarily or permanently. An outage concerns the
+server as a whole, and every mail waits for its end.
 """
 
 import asyncio

@@ -346,7 +346,7 @@ def _lines(drafted: PolicyDraft, spec: Spec, upstream: str) -> Iterator[str]:
 
 
 def _account_lines(drafted: PolicyDraft, roles: frozenset[str]) -> Iterator[str]:
-    """Yield the settings that keep strangers with a new account out."""
+    """Yield the settings that prevent anyone with a new account from passing."""
     lines = []
     if any(route.openness == "any signed-in user" for route in drafted.routes):
         lines += [

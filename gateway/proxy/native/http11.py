@@ -338,8 +338,8 @@ class UpstreamConnection(asyncio.Protocol):
     # ---- the end
 
     def _finish(self, exchange: UpstreamExchange) -> None:
-        """Complete the response. The connection becomes free before the client is told, because the next request can
-        follow at once."""
+        """Complete the response. The connection becomes free before the client gets the end, because the next request
+        can follow at once."""
         chunks = self._chunks
         self._exchange = self._chunks = None
         self._deadline = None

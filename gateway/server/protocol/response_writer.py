@@ -51,7 +51,7 @@ class ConnectionSide(Protocol):
         """Have the next close send a reset instead of an end of file."""
 
     def response_ended(self, response: "ResponseWriter", *, aborted: bool) -> None:
-        """A response is complete, or incomplete for good if `aborted`."""
+        """A response is complete, or cut off if `aborted`."""
 
     def forget_head(self) -> None:
         """Drop the head of the current request."""

@@ -31,7 +31,7 @@ class RedisConnection(Protocol):
         """Connect, authenticate and select the database."""
 
     async def send_command(self, *command: str) -> None:
-        """Send a command."""
+        """Send a command without waiting for its reply."""
 
     async def read_response(self, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - the driver named it
         """Return the next reply, or None if none arrives within `timeout` seconds. No reply is lost after None."""
