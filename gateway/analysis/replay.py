@@ -65,8 +65,8 @@ _FOREIGN: Final = tuple(
         (rb"\A\x1f\x8b|\A\x28\xb5\x2f\xfd|\x00", "it is binary (a compressed log ends in .gz)"),
     )
 )
-_MOST_REMEMBERED: Final = 65_536
-_MOST_GROUPS: Final = 10_000
+MOST_REMEMBERED: Final = 65_536
+MOST_GROUPS: Final = 10_000
 _MOST_EXAMPLES: Final = 3
 _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
 _OTHER: Final = "other"
@@ -173,7 +173,7 @@ class Replay:
         return self._ages[number] if number < len(self._ages) else inf
 
     def _remember(self, key: tuple[Any, ...]) -> Group | None:
-        if len(self._remembered) >= _MOST_REMEMBERED:
+        if len(self._remembered) >= MOST_REMEMBERED:
             self._remembered.clear()
         group = self._remembered[key] = self._compared(*key)
         return group
@@ -213,7 +213,7 @@ class Replay:
         report.changed += 1
         change = report.changes.get(group)
         if change is None:
-            if len(report.changes) >= _MOST_GROUPS:
+            if len(report.changes) >= MOST_GROUPS:
                 group = Group(_OTHER, _OTHER, _OTHER, group.old, group.new)
             change = report.changes.setdefault(group, ReplayedChange())
         change.count += 1

@@ -53,7 +53,7 @@ _LOOK: Final = 0.25  # seconds between two calls of `watch`
 _PAUSE: Final = (
     1.0  # seconds between the death of a worker and its replacement, so that a crash does not cause a busy loop
 )
-_LAST_CALL: Final = 5.0  # seconds after the drain, after which a worker that still runs is killed
+KILL_AFTER: Final = 5.0  # seconds after the drain, after which a worker that still runs is killed
 _PID: Final = struct.Struct("i")
 
 Worker = Callable[[Callable[[], None], int], int]
@@ -189,14 +189,14 @@ class _Supervisor:
 
     def _stop(self) -> None:
         self._due.clear()
-        self._kill_at = time.monotonic() + self._hooks.stopping() + _LAST_CALL
+        self._kill_at = time.monotonic() + self._hooks.stopping() + KILL_AFTER
         self._signal_workers(signal.SIGTERM)
 
     def _kill_overdue(self) -> None:
         if self._kill_at is not None and time.monotonic() >= self._kill_at and self._running:
             event("worker", "workers did not end in time and were killed", count=len(self._running))
             self._code = max(self._code, 1)
-            self._kill_at += _LAST_CALL
+            self._kill_at += KILL_AFTER
             self._signal_workers(signal.SIGKILL)
 
     def _signal_workers(self, number: signal.Signals) -> None:

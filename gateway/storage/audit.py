@@ -21,7 +21,7 @@ State = Mapping[str, Any] | None
 
 # A page out of millions of records can take longer than the look-up of a user. It delays no other request.
 _LIST_LIMIT: Final = 2.0  # seconds
-_BATCH: Final = 5000  # records deleted in one transaction, so that other writes run in between
+BATCH: Final = 5000  # records deleted in one transaction, so that other writes run in between
 _COLUMNS: Final = (
     audit.c.id,
     audit.c.at,
@@ -90,13 +90,13 @@ class AuditTrail:
         while True:
             deleted = await self._database.write(lambda connection: self._delete_some(connection, before, by))
             total += deleted
-            if deleted < _BATCH:
+            if deleted < BATCH:
                 return total
 
     def _delete_some(self, connection: Connection, before: datetime, by: Actor) -> int:
         """Delete one batch and record its size in the same transaction, so that an interrupted command leaves a true
         record."""
-        oldest = select(audit.c.id).where(audit.c.at < before).order_by(audit.c.at, audit.c.id).limit(_BATCH)
+        oldest = select(audit.c.id).where(audit.c.at < before).order_by(audit.c.at, audit.c.id).limit(BATCH)
         deleted = connection.execute(delete(audit).where(audit.c.id.in_(oldest))).rowcount
         if deleted:
             pruned = {"before": before.isoformat(timespec="seconds"), "records": deleted}

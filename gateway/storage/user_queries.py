@@ -103,7 +103,7 @@ def record_by_email(connection: Connection, canonical: str, now: datetime) -> Us
     return None if row is None else record_of(row)
 
 
-_FEW: Final = 1000  # holders of a role
+FEW_HOLDERS: Final = 1000  # holders of a role
 # Sorts after every continuation of a prefix. Addresses do not contain it, because it is a noncharacter (Unicode 23.7).
 _LAST: Final = "\U0010ffff"
 
@@ -138,8 +138,8 @@ def _has_role(connection: Connection, role: str) -> ColumnElement[bool]:
     For a rare role the quick way is to read its holders, for a common one to scan all users in order. The databases'
     planners cannot tell the two cases apart.
     """
-    holders = select(user_roles.c.user_id).where(user_roles.c.role == role).limit(_FEW + 1)
+    holders = select(user_roles.c.user_id).where(user_roles.c.role == role).limit(FEW_HOLDERS + 1)
     ids = connection.execute(holders).scalars().all()
-    if len(ids) <= _FEW:
+    if len(ids) <= FEW_HOLDERS:
         return users.c.id.in_(ids)
     return exists().where(user_roles.c.user_id == users.c.id, user_roles.c.role == role)

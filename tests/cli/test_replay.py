@@ -226,8 +226,8 @@ def test_text_of_clients_reaches_no_terminal_unescaped(tmp_path: Path) -> None:
 
 
 def test_the_number_of_groups_is_bounded_for_any_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.analysis.replay._MOST_GROUPS", 5)
-    monkeypatch.setattr("gateway.analysis.replay._MOST_REMEMBERED", 7)
+    monkeypatch.setattr("gateway.analysis.replay.MOST_GROUPS", 5)
+    monkeypatch.setattr("gateway.analysis.replay.MOST_REMEMBERED", 7)
     (tmp_path / "new.yaml").write_text(CONFIGURATION)
     replayed = Replay(load_configuration(tmp_path / "new.yaml", {}))
     for number in range(50):

@@ -108,7 +108,7 @@ class Faces:
         for name, outcome in (("reference", reference), ("test", tested), ("matrix", tabled)):
             if outcome is not None:
                 outcomes[name] = outcome
-        outcomes["gate"] = self._gated(written, handshake=handshake)
+        outcomes["gate"] = self.by_gate(written, handshake=handshake)
         outcomes["verify"] = self._verified(written, handshake=handshake)
         return outcomes
 
@@ -180,7 +180,7 @@ class Faces:
 
     # ---- the gate
 
-    def _gated(self, written: Written, *, handshake: bool) -> Outcome:
+    def by_gate(self, written: Written, *, handshake: bool) -> Outcome:
         fields = [(b"Host", written.host.encode()), *_fields(written.fields), *self._credential(written)]
         head = self._head(written.method, written.target, fields, peer=_NOT_TRUSTED)
         head.websocket = handshake

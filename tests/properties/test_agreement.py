@@ -32,7 +32,7 @@ def test_the_running_proxy_agrees(tmp_path: Path, seed: int) -> None:
 
 
 def test_a_face_that_decides_otherwise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Faces, "_gated", lambda *_, **__: "allowed open")
+    monkeypatch.setattr(Faces, "by_gate", lambda *_, **__: "allowed open")
     agreement = Agreement()
     compare(1, 50, agreement)
     assert agreement.differences

@@ -354,7 +354,7 @@ def test_a_second_signal_ends_all_at_once(running) -> None:  # type: ignore[no-u
 
 
 def test_a_suspended_worker_is_killed_in_the_end(start_workers: StartWorkers) -> None:
-    gateway = start_workers(server={"drain": "500ms"}, patches={"gateway.server.workers._LAST_CALL": 1.0})
+    gateway = start_workers(server={"drain": "500ms"}, patches={"gateway.server.workers.KILL_AFTER": 1.0})
     assert isinstance(gateway, Patched)
     suspended = workers_of(gateway)[0]
     suspended.suspend()

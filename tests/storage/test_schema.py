@@ -436,11 +436,13 @@ async def test_a_file_is_in_wal_mode_with_foreign_keys(tmp_path: Path) -> None:
 
 
 async def test_a_migration_that_fails_leaves_nothing_behind(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_all = metadata.create_all
+
     def fail(connection: Connection) -> None:
-        metadata.create_all(connection)
+        create_all(connection)
         raise StorageUnavailable("database", "the disk is full")
 
-    monkeypatch.setattr(schema, "_create", fail)
+    monkeypatch.setattr(metadata, "create_all", fail)
     database = Database.open(empty_url)
     try:
         with pytest.raises(StorageUnavailable, match="disk is full"):

@@ -355,7 +355,7 @@ SELECTIONS = [
 @pytest.mark.parametrize("few", [0, 1000])
 async def test_lists_can_be_narrowed(users: Users, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Including by a role with too many users for individual lookups."""
-    monkeypatch.setattr("gateway.storage.user_queries._FEW", few)
+    monkeypatch.setattr("gateway.storage.user_queries.FEW_HOLDERS", few)
     await create(users, "ann@example.com", "user")
     await create(users, "bob@example.com", "user", "admin")
     clement = await create(users, "cle%@example.com", "user")

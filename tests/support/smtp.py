@@ -8,6 +8,7 @@ from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
 from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
 
 import pytest
 from aiosmtpd.controller import Controller
@@ -90,7 +91,7 @@ class SmtpServer:
     @property
     def address(self) -> str:
         scheme = {"starttls": "smtp", "tls": "smtps", "none": "smtp+plain"}[self._security]
-        user = next(iter(f"{name}:{word}@" for name, word in (self._passwords or {}).items()), "")
+        user = next(iter(f"{name}:{quote(word)}@" for name, word in (self._passwords or {}).items()), "")
         return f"{scheme}://{user}localhost:{self.port}"
 
     def start(self) -> "SmtpServer":

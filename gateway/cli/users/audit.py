@@ -23,7 +23,7 @@ from gateway.storage.audit import AuditTrail
 from gateway.storage.schema import prepare
 
 _COLUMNS: Final = ("AT (UTC)", "ACTION", "SUBJECT", "ACTOR", "FROM", "CHANGE")
-_PAGE: Final = 500  # records read from the database at a time
+PAGE: Final = 500  # records read from the database at a time
 # Younger records can still be needed for an investigation, and a typing error must not delete them.
 _SHORTEST: Final = 30 * 86_400.0  # seconds
 
@@ -72,7 +72,7 @@ async def _read(
             since=None if since is None else _ago(since),
         )
         while True:
-            page = await accounts.audit(replace(selection, limit=min(limit - len(found), _PAGE)))
+            page = await accounts.audit(replace(selection, limit=min(limit - len(found), PAGE)))
             found += page.records
             if page.next is None or len(found) >= limit:
                 return found

@@ -75,13 +75,13 @@ def test_more_records_than_are_read_at_a_time_come_whole(folder: Path, monkeypat
     for number in range(5):
         made(folder, f"user{number}@example.com")
     assert len(trail(folder, "--limit", "4")) == 4
-    monkeypatch.setattr("gateway.cli.users.audit._PAGE", 2)
+    monkeypatch.setattr("gateway.cli.users.audit.PAGE", 2)
     assert [record["id"] for record in trail(folder)] == [5, 4, 3, 2, 1]
     assert [record["id"] for record in trail(folder, "--limit", "3")] == [5, 4, 3]
 
 
 def test_old_records_are_deleted_and_that_is_recorded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.storage.audit._BATCH", 2)
+    monkeypatch.setattr("gateway.storage.audit.BATCH", 2)
     for number in range(6):
         made(folder, f"user{number}@example.com")
     with sqlite3.connect(folder / "gateway.db") as database:

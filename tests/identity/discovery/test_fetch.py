@@ -103,10 +103,10 @@ OTHERS = [httpx.InvalidURL, httpx.CookieConflict, OSError, ConnectionResetError,
 
 @pytest.mark.parametrize("kind", [*FOREIGN, *OTHERS], ids=lambda kind: kind.__name__)
 async def test_foreign_errors_stop_here(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(*_: Any) -> Any:
+    def failing(**_: Any) -> Any:
         raise kind.__new__(kind)  # each has its own arguments, which do not matter here
 
-    monkeypatch.setattr(fetching, "_client", failing)
+    monkeypatch.setattr(httpx, "AsyncClient", failing)
     with pytest.raises(FetchFailed):
         await fetch(ADDRESS)
 
