@@ -5,7 +5,6 @@ import os
 import pty
 import re
 import select
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -79,22 +78,22 @@ def run_here(*arguments: str, folder: Path, stdin: str = "") -> Outcome:
 def typed(folder: Path, arguments: list[str], answers: list[str]) -> str:
     """The terminal output when each prompt of `gateway ARGUMENTS` is answered."""
     ours, theirs = pty.openpty()
-    command = command_line(*arguments)
-    with subprocess.Popen(
-        command, cwd=folder, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
-    ):
-        os.close(theirs)
-        screen, deadline, left = "", time.monotonic() + 30, list(answers)
-        while time.monotonic() < deadline:
-            if not select.select([ours], [], [], 1)[0]:
-                continue
-            try:
-                screen += os.read(ours, 4096).decode()
-            except OSError:  # Linux reports the closed other end of a terminal as an error
-                break
-            if left and re.search(r"(: |\? )$", screen):
-                os.write(ours, left.pop(0).encode() + b"\n")
-                screen += "\n"
+    process = launcher.launch(
+        ["-m", "gateway", *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment(), cwd=folder
+    )
+    os.close(theirs)
+    screen, deadline, left = "", time.monotonic() + 30, list(answers)
+    while time.monotonic() < deadline:
+        if not select.select([ours], [], [], 1)[0]:
+            continue
+        try:
+            screen += os.read(ours, 4096).decode()
+        except OSError:  # Linux reports the closed other end of a terminal as an error
+            break
+        if left and re.search(r"(: |\? )$", screen):
+            os.write(ours, left.pop(0).encode() + b"\n")
+            screen += "\n"
+    process.wait(30)
     os.close(ours)
     assert not left, screen
     return screen
