@@ -57,7 +57,7 @@ def busy(start: Start, fleet: Fleet) -> Iterator[Gateway]:
     ended = threading.Event()
 
     def callers() -> None:
-        while not ended.wait(0.01):
+        while not ended.wait(0.03):
             for path in ("/web/x", "/users/x", "/gone/x", "/half/x"):
                 with contextlib.suppress(OSError, NoAnswer):  # a test can have ended it
                     gateway.get(path)
@@ -140,24 +140,28 @@ def test_the_live_view_shows_it_and_goes_on_when_the_gateway_is_gone(busy: Gatew
 
 
 @contextlib.contextmanager
-def live_view(gateway: Gateway, lines: int = 24, columns: int = 80) -> Iterator[tuple[int, int, bytes]]:
-    """The process id, the terminal and the first screen of a live view. Afterwards the terminal must be as it was
+def live_view(gateway: Gateway, lines: int = 24, columns: int = 80) -> Iterator[tuple[launcher.Launched, int, bytes]]:
+    """The process, the terminal and the first screen of a live view. Afterwards the terminal must be as it was
     before."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        # The size is that of the terminal. GNU readline sets COLUMNS and LINES in this process behind os.environ.
-        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-        os.chdir(PROJECT)
-        command = [sys.executable, "-m", "gateway", "top", "--interval", "0.3", "--url", url(gateway)]
-        os.execve(sys.executable, command, {**environment, "TERM": "xterm-256color"})
+    terminal, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    # The size is that of the terminal. GNU readline sets COLUMNS and LINES in this process behind os.environ.
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     before = termios.tcgetattr(terminal)
+    process = launcher.launch(
+        ["-m", "gateway", "top", "--interval", "0.3", "--url", url(gateway)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**environment, "TERM": "xterm-256color"},
+    )
+    os.close(theirs)
     seen = b""
     try:
         while b"q quits" not in seen:
             assert select.select([terminal], [], [], 20)[0]
             seen += os.read(terminal, 65536)
-        yield pid, terminal, seen
+        yield process, terminal, seen
         ends = time.monotonic() + 3.0
         with contextlib.suppress(OSError):  # the end of a pseudo-terminal
             while time.monotonic() < ends:
@@ -165,22 +169,25 @@ def live_view(gateway: Gateway, lines: int = 24, columns: int = 80) -> Iterator[
                     seen += os.read(terminal, 65536)
         assert b"\x1b[?1049l" in seen
         assert termios.tcgetattr(terminal)[3] == before[3]
+    except BaseException:
+        process.kill()
+        raise
     finally:
         os.close(terminal)
 
 
 @pytest.mark.parametrize("key", [b"q", b"Q", b"\x1b", b"jq", b"\x1b[A\nq"])
 def test_a_key_ends_the_live_view_and_gives_the_terminal_back(busy: Gateway, key: bytes) -> None:
-    with live_view(busy) as (pid, terminal, _):
+    with live_view(busy) as (process, terminal, _):
         os.write(terminal, key)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert process.wait(20) == 0
 
 
 @pytest.mark.parametrize(("lines", "columns"), [(24, 80), (20, 60)])
 def test_the_screen_fits_into_a_small_terminal(busy: Gateway, lines: int, columns: int) -> None:
-    with live_view(busy, lines, columns) as (pid, terminal, seen):
+    with live_view(busy, lines, columns) as (process, terminal, seen):
         os.write(terminal, b"q")
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert process.wait(20) == 0
     frame = next(frame for frame in seen.split(b"\x1b[H") if b"q quits" in frame)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frame.decode(errors="ignore")).replace("\r", "")
     screen = text.rstrip().split("\n")
@@ -192,31 +199,31 @@ def test_the_screen_fits_into_a_small_terminal(busy: Gateway, lines: int, column
 
 
 def test_an_arrow_key_is_no_escape_key(busy: Gateway) -> None:
-    with live_view(busy) as (pid, terminal, _):
+    with live_view(busy) as (process, terminal, _):
         os.write(terminal, b"\x1b[B")
         assert os.read(terminal, 65536)  # the next screen
-        assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+        assert process.poll() is None
         os.write(terminal, b"q")
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert process.wait(20) == 0
 
 
 def test_a_key_ends_the_live_view_of_a_gateway_that_hangs(busy: Gateway) -> None:
-    with live_view(busy) as (pid, terminal, _):
+    with live_view(busy) as (process, terminal, _):
         busy.signal(signal.SIGSTOP)
         try:
             with contextlib.suppress(BlockingIOError):
                 while select.select([terminal], [], [], 0.5)[0]:  # until the view waits for the gateway
                     os.read(terminal, 65536)
             os.write(terminal, b"q")
-            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            assert process.wait(20) == 0
         finally:
             busy.signal(signal.SIGCONT)
 
 
 def test_sigterm_ends_the_live_view_and_gives_the_terminal_back(busy: Gateway) -> None:
-    with live_view(busy) as (pid, _, _):
-        os.kill(pid, signal.SIGTERM)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGTERM
+    with live_view(busy) as (process, _, _):
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 128 + signal.SIGTERM
 
 
 def summary(routes: int, targets: int) -> Summary:

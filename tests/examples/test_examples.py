@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,12 +15,16 @@ from urllib.request import Request, urlopen
 import pytest
 
 from tests.support.chromium import Browser, browsing
+from tests.support.launcher import Launched, launch
 from tests.support.processes import PASSWORD, PROJECT, free_port
 from tests.support.react import CACHE, write_react
 from tests.support.waiting import eventually
 
 EXAMPLES = PROJECT / "examples"
 EMAIL = "ada@example.com"
+# Passwords are hashed at the lowest cost.
+_ACCOUNTS = "\naccounts:\n"
+_CHEAP = _ACCOUNTS + "  password: {bcrypt_rounds: 4}\n"
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +37,34 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def running(command: list[str], environment: Mapping[str, str], port: int) -> Iterator[None]:
     """A process that listens on a port."""
     env = {**os.environ, **environment, "PYTHONPATH": str(PROJECT)}
-    process = subprocess.Popen(command, cwd=PROJECT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    null = subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=PROJECT, env=env, stdout=null, stderr=null) as process:
+        try:
+            eventually(_listens, process, port, timeout=20, every=0.05)
+            yield
+        finally:
+            process.terminate()
 
-    def listens() -> bool:
-        assert process.poll() is None, f"{command} ended with {process.returncode}"
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
 
+@contextmanager
+def running_gateway(config: Path, environment: Mapping[str, str], port: int) -> Iterator[None]:
+    """A gateway from the launcher."""
+    with open(os.devnull, "r+b") as file:
+        null = file.fileno()
+        arguments = ["-m", "gateway", "serve", "--config", str(config)]
+        process = launch(arguments, stdin=null, stdout=null, stderr=null, env={**os.environ, **environment})
     try:
-        eventually(listens, timeout=20, every=0.05)
+        eventually(_listens, process, port, timeout=20, every=0.05)
         yield
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGTERM)
         process.wait(10)
+
+
+def _listens(process: "subprocess.Popen[bytes] | Launched", port: int) -> bool:
+    assert process.poll() is None, f"{process.args!r} ended with {process.returncode}"
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
@@ -58,11 +78,11 @@ def example(name: str, application: list[str], folder: Path, **environment: str)
         "UPSTREAM_PORT": str(upstream),
         "DATABASE": f"sqlite:///{folder}/gateway.db",
     } | environment
-    config = str(EXAMPLES / name / "gateway.yaml")
-    gateway = [sys.executable, "-m", "gateway", "serve", "--config", config]
+    config = folder / "gateway.yaml"
+    config.write_text((EXAMPLES / name / "gateway.yaml").read_text().replace(_ACCOUNTS, _CHEAP))
     with ExitStack() as stack:
         stack.enter_context(running([part.format(port=upstream) for part in application], own, upstream))
-        stack.enter_context(running(gateway, own, port))
+        stack.enter_context(running_gateway(config, own, port))
         body = json.dumps({"email": EMAIL, "password": PASSWORD}).encode()
         urlopen(Request(f"http://127.0.0.1:{port}/auth/register", body, {"Content-Type": "application/json"})).close()
         yield url
