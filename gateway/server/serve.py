@@ -248,6 +248,7 @@ class GatewayServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 _unused,
+                http=ClientConnection,
                 loop="uvloop",
                 lifespan="off",
                 ws="none",

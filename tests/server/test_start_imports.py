@@ -39,6 +39,7 @@ OTHER_PARTS = [
     "gateway.settings.schema",
     "publicsuffixlist",
     "rich",
+    "uvicorn.protocols",
     "websockets",
 ]
 

@@ -1,6 +1,7 @@
 """The first second of a process, running as PID 1, and closed standard streams."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -253,3 +254,36 @@ def test_a_thread_that_runs_python_holds_up_the_loop_for_half_a_millisecond(flee
     gateway = _Reporting("serve", small(tmp_path, {"web": fleet.urls}), tmp_path).start()
     assert gateway.stop() == 0
     assert "switch interval 0.0005" in gateway.log()
+
+
+# ---- the search for garbage
+
+_COUNTING = """
+import gc, sys
+def count(phase, info):
+    if phase == "start" and info["generation"] == 2:
+        print("searched", len(gc.get_objects()), file=sys.stderr, flush=True)
+gc.callbacks.append(count)
+from gateway.__main__ import main
+main()
+"""
+
+
+class _Counted(Gateway):
+    """A gateway that logs the number of objects that each full collection searches."""
+
+    imports = True
+
+    @property
+    def arguments(self) -> list[str]:
+        return ["-c", _COUNTING, *super().arguments[2:]]
+
+
+def test_the_search_for_garbage_at_the_start_leaves_out_the_objects_of_imports(tmp_path: Path) -> None:
+    """The imports make 130,000 objects, and the rest of the start a tenth of that."""
+    gateway = _Counted("serve", small(tmp_path, {"web": "http://127.0.0.1:9"}), tmp_path).start()
+    try:
+        first, *_ = re.findall(r"^searched (\d+)$", gateway.log(), re.MULTILINE)
+        assert int(first) < 50_000
+    finally:
+        gateway.kill()
