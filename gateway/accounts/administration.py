@@ -13,7 +13,6 @@ import shlex
 import time
 import uuid
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final
 
 from gateway.accounts.change_publisher import ChangePublisher, key_known_until
@@ -67,7 +66,7 @@ class Administration:
 
     async def page(self, selection: Selection) -> UserPage:
         """A page of accounts. The query is case-folded like an address."""
-        return await self._users.page(replace(selection, query=folded(selection.query.strip())))
+        return await self._users.page(selection._replace(query=folded(selection.query.strip())))
 
     async def audit(self, selection: AuditSelection) -> AuditPage:
         """A page of the audit trail, newest first."""

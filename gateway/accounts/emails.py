@@ -13,8 +13,7 @@ a gateway often serves a private network. Deliverability is not checked.
 
 import re
 import unicodedata
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.accounts.inputs import composed
 
@@ -27,8 +26,7 @@ _ENCODED_WORD: Final = re.compile(r"=\?.*\?=").search
 _PLAIN: Final = "must be a plain e-mail address, like name@example.com"
 
 
-@dataclass(frozen=True, slots=True)
-class EmailAddress:
+class EmailAddress(NamedTuple):
     """A valid address: `text` as written by its owner, `canonical` for comparison."""
 
     text: str

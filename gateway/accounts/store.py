@@ -41,8 +41,7 @@ class NewUser:
     email_verified: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class NewSession:
+class NewSession(NamedTuple):
     """A session of tokens to open, after an authentication by password.
 
     No access token of the session is valid after `access_until`: its end must stay visible until then. `expires_at` is
@@ -91,8 +90,7 @@ class ActiveSession(NamedTuple):
     user_agent: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rotation:
+class Rotation(NamedTuple):
     """A refresh token presented for rotation. `grace` is in seconds. The dates apply to the session after the
     rotation."""
 
@@ -119,8 +117,7 @@ class Reused(NamedTuple):
     record: UserRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """A filter for users.
 
     `query` is a prefix of the canonical address, and results are ordered by address. A query that starts with @ is a
@@ -142,8 +139,7 @@ class UserPage(NamedTuple):
     next: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class PasswordEffects:
+class PasswordEffects(NamedTuple):
     """The effects of a new password on other credentials. Every session but `keep` ends, which gets a new cookie by
     `renewal`. With `keys_known_until` every API key ends, and the user's record lists the keys until that time."""
 
@@ -283,8 +279,7 @@ class BrowserSessionStore(SessionReader, Protocol):
         """Replace the cookie of an open session; None if it has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class BlockedSubject:
+class BlockedSubject(NamedTuple):
     """A blocked subject (`NAME|SUB`): the time, the author (a user id or `command-line`), and the reason."""
 
     subject: str
@@ -333,8 +328,7 @@ class AuditPlace(NamedTuple):
     id: int
 
 
-@dataclass(frozen=True, slots=True)
-class AuditSelection:
+class AuditSelection(NamedTuple):
     """A filter for records, newest first: from `since`, before `until`, and after the position `after`."""
 
     subject: str | None = None

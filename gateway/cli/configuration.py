@@ -5,9 +5,8 @@ not available, for example in CI.
 """
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import click
 
@@ -56,8 +55,7 @@ def must_exist(path: Path) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
+class Findings(NamedTuple):
     """The result for one file. `configuration` is None if it has problems."""
 
     configuration: Configuration | None

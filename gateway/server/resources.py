@@ -7,8 +7,7 @@ import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.accounts.change_publisher import copies_last_for
 from gateway.accounts.failed_attempts import SharedFailures
@@ -47,8 +46,7 @@ from gateway.ticker import Ticker
 _PROBE_EVERY: Final = 1.0  # In seconds.
 
 
-@dataclass(frozen=True, slots=True)
-class Stores:
+class Stores(NamedTuple):
     database: Database
     users: Users
     sessions: Sessions
@@ -163,8 +161,7 @@ async def _directory(
     return directory, feed, RedisBuckets(link), RedisFailures(link)
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
+class Resources(NamedTuple):
     """The resources of a process. A reload changes their contents but keeps the objects. `configuration` is the initial
     one; `stack` closes all resources in reverse order."""
 

@@ -15,9 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from threading import Thread
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from gateway.observability.events import event
 from gateway.policy.loader import Configuration
@@ -59,8 +58,7 @@ _PID: Final = struct.Struct("i")
 Worker = Callable[[Callable[[], None], int], int]
 
 
-@dataclass(frozen=True, slots=True)
-class SupervisorHooks:
+class SupervisorHooks(NamedTuple):
     """The callbacks of the supervising process.
 
     `ready` is called when the first worker serves. `load` runs in a thread on SIGHUP; `loaded` gets its result and

@@ -7,9 +7,8 @@ The first two errors end the reading; the others are reported together.
 import re
 from codecs import BOM_UTF8
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.errors import CannotStart, Problem, cannot_read
 from gateway.settings.checks import WARNINGS, check
@@ -38,8 +37,7 @@ _LINE_BREAK: Final = re.compile(r"\r\n|[\r\n\x85\u2028\u2029]")
 _DECIDES_WHICH_REQUESTS: Final = ("path", "methods", "host")
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedSettings:
+class ParsedSettings(NamedTuple):
     """The result of reading a file. `settings` is None if there is a problem.
 
     `sketch` always exists, with defaults for unreadable values. It serves for finding more problems, never for serving

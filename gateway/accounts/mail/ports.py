@@ -34,15 +34,14 @@ WITH_LINK: Final[frozenset[MailKind]] = frozenset(("verify", "welcome-back", "re
 RequestKind = Literal["asked-reset", "asked-register", "asked-verify", "asked-email"]
 
 
-@dataclass(frozen=True, slots=True)
-class MailRequest:
+class MailRequest(NamedTuple):
     """A request that leads to a mail, or not. `user_id` is the account that asks, None for an anonymous client. With
     `session_id`, the mail is only written while this session is open."""
 
     kind: RequestKind
     email: EmailAddress
     user_id: str | None = None
-    origin: ClientInfo = field(default_factory=ClientInfo)
+    origin: ClientInfo = ClientInfo()
     session_id: str | None = None
 
 

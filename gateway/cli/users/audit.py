@@ -3,7 +3,6 @@
 import asyncio
 import json
 import sys
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -72,11 +71,11 @@ async def _read(
             since=None if since is None else _ago(since),
         )
         while True:
-            page = await accounts.audit(replace(selection, limit=min(limit - len(found), PAGE)))
+            page = await accounts.audit(selection._replace(limit=min(limit - len(found), PAGE)))
             found += page.records
             if page.next is None or len(found) >= limit:
                 return found
-            selection = replace(selection, after=page.next)
+            selection = selection._replace(after=page.next)
 
 
 async def _id(accounts: Administration, who: str | None) -> str | None:

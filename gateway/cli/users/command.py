@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -91,7 +90,7 @@ def list_(query: str, role: str | None, active: bool | None, config: Path, as_js
         page = await accounts.page(selection)
         found = list(page.users)
         while page.next is not None:
-            page = await accounts.page(replace(selection, after=page.next))
+            page = await accounts.page(selection._replace(after=page.next))
             found += page.users
         return found
 

@@ -1,6 +1,5 @@
 """Notices to the owner of an account: who gets which, and when."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -36,7 +35,7 @@ class SignIns:
         clock = self.mailing.clock
         self._number += 1
         if kind == "tokens":
-            session = replace(new_session(clock), origin=origin)
+            session = new_session(clock)._replace(origin=origin)
             assert await self._tokens.open(self.user_id, session, verified="hash")
             return
         until = clock.instant + timedelta(days=7)
