@@ -125,24 +125,20 @@ class Refusal(GatewayError):
     location: the path of the sign-in page to which the response redirects a browser that navigates, on `origin`.
     """
 
-    __slots__ = (
-        "_reason",
-        "allow",
-        "caller",
-        "challenge",
-        "code",
-        "credential",
-        "detail",
-        "fields",
-        "headers",
-        "location",
-        "members",
-        "origin",
-        "presented",
-        "retry_after",
-        "route",
-        "status",
-    )
+    status: int
+    detail: str
+    presented: bool
+    retry_after: int | None
+    allow: str | None
+    fields: Sequence[FieldError]
+    route: str | None
+    caller: Caller | None
+    credential: RefusedCredential | None
+    headers: Sequence[tuple[bytes, bytes]]
+    members: Mapping[str, str | int]
+    challenge: str | None
+    location: str | None
+    origin: str
 
     def __init__(
         self,
@@ -159,23 +155,27 @@ class Refusal(GatewayError):
         members: Mapping[str, str | int] | None = None,
         challenge: str | None = None,
     ) -> None:
-        super().__init__(code, reason)
+        # BaseException.__new__ has stored the arguments.
         self.code = code
         self.status, default = CODES[code]
-        self.detail = detail if detail is not None else default
+        self.detail = default if detail is None else detail
         self._reason = reason
-        self.presented = presented
-        self.retry_after = retry_after
-        self.allow = allow
-        self.fields = tuple(fields)
-        self.route = route
-        self.caller: Caller | None = None
-        self.credential: RefusedCredential | None = None
-        self.headers = tuple(headers)
-        self.members = {} if members is None else members
-        self.challenge = challenge
-        self.location: str | None = None
-        self.origin = ""
+        if presented:
+            self.presented = True
+        if retry_after is not None:
+            self.retry_after = retry_after
+        if allow is not None:
+            self.allow = allow
+        if fields:
+            self.fields = tuple(fields)
+        if route is not None:
+            self.route = route
+        if headers:
+            self.headers = tuple(headers)
+        if members is not None:
+            self.members = members
+        if challenge is not None:
+            self.challenge = challenge
 
     def redirect(self, location: str, origin: str) -> None:
         """Answer 303 with this location. The code stays, for logs and metrics."""
@@ -193,6 +193,26 @@ class Refusal(GatewayError):
     def title(self) -> str:
         """The status phrase, as RFC 9457 requires for the type about:blank."""
         return _PHRASES[self.status]
+
+
+# Most refusals have few of these attributes, and each assignment takes the time of a call. mypyc ignores defaults in
+# the body of an exception class.
+_DEFAULTS: Final[Mapping[str, object]] = {
+    "presented": False,
+    "retry_after": None,
+    "allow": None,
+    "fields": (),
+    "route": None,
+    "caller": None,
+    "credential": None,
+    "headers": (),
+    "members": {},
+    "challenge": None,
+    "location": None,
+    "origin": "",
+}
+for _name, _default in _DEFAULTS.items():
+    setattr(Refusal, _name, _default)
 
 
 def reauthentication_required(max_age: float, reason: str) -> Refusal:

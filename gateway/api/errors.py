@@ -4,28 +4,13 @@ All handlers are coroutines: Starlette runs plain functions in a thread, where t
 used.
 """
 
-from typing import Protocol
-
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api.body import admission_of, note_refusal
 from gateway.errors import Refusal
-from gateway.gate.admission import RequestHead
-from gateway.wire.problem import NO_STORE, Field, problem_body, problem_fields
-
-
-class RefusalResponses(Protocol):
-    """Makes the responses to refused requests."""
-
-    def __call__(self, refusal: Refusal, request: RequestHead) -> tuple[list[Field], bytes]:
-        """The header fields, without Content-Length, and the body."""
-
-
-def problem_response(refusal: Refusal, request: RequestHead) -> tuple[list[Field], bytes]:
-    """A refusal as problem+json."""
-    return problem_fields(refusal, request.request_id), problem_body(refusal, request.request_id)
+from gateway.wire.problem import NO_STORE, problem_body, problem_fields
 
 
 def _problem(request: Request, refusal: Refusal) -> Response:

@@ -117,7 +117,9 @@ def authorize(route: Route, captures: Captures, principal: PrincipalLike | None)
         return Refusal("token_missing", "the route requires a signed-in user", route=route.name)
     if requirement is NOTHING_MORE or _is_met(requirement, captures, principal):
         return None
-    return Refusal("forbidden", partial(_why_not, requirement, principal), route=route.name)
+    refusal = Refusal("forbidden", partial(_why_not, requirement, principal))
+    refusal.route = route.name  # Cheaper than a keyword, and the most frequent refusal.
+    return refusal
 
 
 def check_kind(route: Route, kind: str) -> Refusal | None:

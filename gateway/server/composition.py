@@ -79,7 +79,7 @@ async def running(
         )
         runtime = _runtime(resources, api, readiness, memory.refusals)
         if pages is not None:
-            runtime.refusal_response = pages.refusals
+            runtime.refusal_page = pages.refusals
         await services.accounts.prepare()
         if slot is None or slot.number == 0:  # Once, independent of the number of workers.
             _say_where_to_sign_in(resources.settings)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from starlette.types import ASGIApp, Receive
 
 from gateway.api.console.recent_refusals import RecentRefusals
-from gateway.api.errors import RefusalResponses, problem_response
 from gateway.api.operations import Readiness
 from gateway.errors import Refusal
 from gateway.gate.admission import Admission, Peer, Peers, RequestHead
@@ -24,7 +23,7 @@ from gateway.samples import Sample
 from gateway.settings.model import ServerSettings
 from gateway.ticker import Ticker
 from gateway.wire.addresses import TrustedProxies
-from gateway.wire.fields import FieldRules, RequestFields
+from gateway.wire.fields import Field, FieldRules, RequestFields
 from gateway.wire.request_ids import RequestIds
 
 if TYPE_CHECKING:
@@ -37,6 +36,13 @@ class Watched(Protocol):
 
     async def watch(self, receive: Receive) -> None:
         """Wait for the client's disconnect and act on it."""
+
+
+class RefusalPage(Protocol):
+    """Makes the pages of refusals."""
+
+    def __call__(self, refusal: Refusal, request: RequestHead) -> tuple[list[Field], bytes] | None:
+        """The header fields, without Content-Length, and the body. None for requests that get problem+json."""
 
 
 @dataclass(slots=True)
@@ -53,7 +59,7 @@ class Runtime:
     tracer: None without tracing.
     decision_log: None without a decision log.
     refusals: the recent refusals, for the console.
-    refusal_response: makes the response to a refused request.
+    refusal_page: makes the page for a browser that navigates; None without pages.
     """
 
     server: ServerSettings
@@ -75,7 +81,7 @@ class Runtime:
     tls: ssl.SSLContext | None = None
     tracer: "Tracer | None" = None
     decision_log: DecisionLog | None = None
-    refusal_response: RefusalResponses = problem_response
+    refusal_page: RefusalPage | None = None
     operations: "Runtime | None" = None
     public: "Runtime | None" = None
     connections: set[Any] = field(default_factory=set)
@@ -102,6 +108,10 @@ class Runtime:
     def head(self, method: bytes, target: bytes, fields: RequestFields, peer: Peer, minor: int) -> RequestHead:
         """A request head for the gate."""
         return RequestHead(method, target, fields, peer, minor=minor, made_id=self.request_ids.next())
+
+    def page_of(self, refusal: Refusal, request: RequestHead) -> tuple[list[Field], bytes] | None:
+        """The page of a refusal, None for requests that get problem+json."""
+        return None if self.refusal_page is None else self.refusal_page(refusal, request)
 
     def samples(self) -> Iterator[Sample]:
         """Samples of connections, policy and upstreams."""

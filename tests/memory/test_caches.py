@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from gateway.accounts.failed_attempts import Allowance, Counter, FailedAttempts
+from gateway.errors import Refusal
 from gateway.gate.admission import Admission, Peers, RequestHead
 from gateway.gate.leaky_buckets import Buckets, Quota
 from gateway.observability.access_log import Texts, json_client
@@ -25,6 +26,7 @@ from gateway.wire.forwarded import client_address
 from gateway.wire.head_template import KNOWN_HEADS
 from gateway.wire.hosts import canonical_host
 from gateway.wire.paths import canonical_target
+from gateway.wire.problem import OPENINGS, problem_body
 from tests.support.memory import size_of
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "security.md"
@@ -54,7 +56,7 @@ def request_heads() -> object:
     rules = FieldRules()
     for names in heads():
         shape = rules.shape(names)
-        rules.classify(shape, [b"v"] * len(names))
+        rules.classify(shape, (b"v",) * len(names))
         for _ in range(100):  # A common shape gets an expression.
             rules.count_head(shape)
     return rules
@@ -74,6 +76,14 @@ def status_lines() -> object:
     for number in range(100):
         ResponseHead(b"HTTP/1.1 200 %d%b\r\n\r\n" % (number, HUGE))
     return STATUS_LINES
+
+
+def error_documents() -> object:
+    for number in range(2048):
+        problem_body(Refusal("bad_request", detail=f"{number:0200d}"), b"1")
+    for number in range(100):
+        problem_body(Refusal("bad_request", detail=f"{number}{HUGE.decode()}"), b"1")
+    return OPENINGS
 
 
 def hosts() -> object:
@@ -188,6 +198,7 @@ FILLED: dict[str, Callable[[], object]] = {
     "names of request heads": request_heads,
     "names of response heads": response_heads,
     "status lines": status_lines,
+    "beginnings of error documents": error_documents,
     "hosts": hosts,
     "peers of the ASGI face": peers,
     "addresses, by network": networks,

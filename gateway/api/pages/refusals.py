@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlencode
 
-from gateway.api.errors import problem_response
 from gateway.api.pages.rendering import Form, Page
 from gateway.api.pages.site import PATHS, Site, reason_text
 from gateway.api.pages.views import DeniedView
@@ -30,17 +29,16 @@ _REPLACED: Final = frozenset((b"content-type", b"cache-control"))
 
 
 class RefusalPages:
-    """Refusals as pages for browsers that navigate, and as problem+json for all other requests. `site` returns the
-    pages in force."""
+    """Refusals as pages for browsers that navigate. `site` returns the pages in force."""
 
     def __init__(self, site: Callable[[], Site]) -> None:
         self._site = site
 
-    def __call__(self, refusal: Refusal, request: RequestHead) -> tuple[list[Field], bytes]:
+    def __call__(self, refusal: Refusal, request: RequestHead) -> tuple[list[Field], bytes] | None:
         is_shown = refusal.location is None and self._site().pages.errors
         if is_shown and is_navigation(request.method, request.fields):
             return self.page(refusal, request)
-        return problem_response(refusal, request)
+        return None
 
     def page(self, refusal: Refusal, request: RequestHead) -> tuple[list[Field], bytes]:
         """The fields, without Content-Length, and the body of a refusal as a page."""

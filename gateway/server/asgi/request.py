@@ -16,6 +16,7 @@ from gateway.proxy.slow_peers import UploadRate
 from gateway.server.asgi.uvicorn_protocol import merges_trailers
 from gateway.server.runtime import Runtime
 from gateway.settings.model import ServerSettings
+from gateway.wire.problem import problem_body, problem_fields
 from gateway.wire.websocket import new_key
 
 
@@ -103,7 +104,9 @@ class AsgiRequest:
         self.refused, self.refused_credential = refusal.caller, refusal.credential
         if refusal.route not in self._runtime.refusals.full:
             self._runtime.refusals.note(refusal, self.request)
-        fields, body = self._runtime.refusal_response(refusal, self.request)
+        page = self._runtime.page_of(refusal, self.request)
+        request_id = self.request.request_id
+        fields, body = page or (problem_fields(refusal, request_id), problem_body(refusal, request_id))
         await self.send_answer(refusal.status, fields, body, send)
         if self.admission is None:
             self.finished()

@@ -16,6 +16,7 @@ from gateway.observability.observer import Observer
 from gateway.proxy.interfaces import Field
 from gateway.proxy.response_head import status_line
 from gateway.server.runtime import Runtime
+from gateway.wire.problem import problem_body, problem_fields, problem_lines
 from gateway.wire.websocket import handshake_answer
 
 _CLIENT_LEFT: Final = 499  # for the log only: no response was sent
@@ -232,15 +233,36 @@ class ResponseWriter:
         self.code = refusal.code
         self.route = refusal.route or ""
         self.refused, self.refused_credential = refusal.caller, refusal.credential
-        runtime = self.connection.runtime
+        connection = self.connection
+        runtime = connection.runtime
         if refusal.route not in runtime.refusals.full:
             runtime.refusals.note(refusal, self.request)
-        fields, body = runtime.refusal_response(refusal, self.request)
-        fields.append((b"date", self.connection.date))
-        fields.append((b"content-length", b"%d" % len(body)))
-        if self.connection.must_close_after_refusal():
+        if connection.must_close_after_refusal():
             self.close_after = True
+        page = runtime.page_of(refusal, self.request)
+        if page is None and (self.admission is None or not self.admission.response_fields):
+            self._write_problem(refusal)
+            return
+        request_id = self.request.request_id
+        fields, body = page or (problem_fields(refusal, request_id), problem_body(refusal, request_id))
+        fields.append((b"date", connection.date))
+        fields.append((b"content-length", b"%d" % len(body)))
         self.head(refusal.status, b"", fields, len(body))
+        self.body(body)
+        self.end()
+
+    def _write_problem(self, refusal: Refusal) -> None:
+        """Write the response to most refusals without a list of its fields."""
+        request_id, status = self.request.request_id, refusal.status
+        body = problem_body(refusal, request_id)
+        length = len(body)
+        head = b"%b%bdate: %b\r\ncontent-length: %d\r\n" % (
+            status_line(status, b""),
+            problem_lines(refusal, request_id),
+            self.connection.date,
+            length,
+        )
+        self.head(status, b"", (), length, head)
         self.body(body)
         self.end()
 
