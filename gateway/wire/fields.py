@@ -160,7 +160,8 @@ class HeadShape:
     `single` are the attributes of RequestFields that have the value of one field, `lists` those that join several.
     `apart` are the fields of a kind that is forwarded depending on route, peer or method. `cookies` are the indexes of
     fields that can contain own cookies. `is_unframed` is false for fields that announce a body or another protocol.
-    `is_remembered`: the rules keep the shape for further heads.
+    `is_remembered`: the rules keep the shape for further heads. `needs_no_parser`: the shape is common, and of the
+    fields that a parser reads it has at most one Connection, with the index `connection`.
     """
 
     __slots__ = (
@@ -168,6 +169,7 @@ class HeadShape:
         "_heads",
         "apart",
         "authorizations",
+        "connection",
         "cookies",
         "has_conditional",
         "hosts",
@@ -176,6 +178,7 @@ class HeadShape:
         "kept",
         "lists",
         "names",
+        "needs_no_parser",
         "single",
         "without_cookie",
     )
@@ -205,13 +208,16 @@ class HeadShape:
         self.is_remembered = is_memorable(names)
         self._heads = 0  # Heads whose names were read one by one.
         self._expression: re.Pattern[bytes] | None = None
+        self.needs_no_parser = False
+        self.connection: int | None = None
         self.without_cookie: tuple[HeadShape, Picker] | None = None  # the shape of the other fields, and their values
 
     def values(self, head: bytes, start: int) -> Values | None:
-        """The values of a head whose fields begin at `start`; None if it has other names, or if this shape is rare."""
+        """The values of a head whose request line ends at `start`; None if it has other names, an empty value or more
+        white space than one space before each value, or if this shape is rare."""
         if self._expression is None:
             return None
-        found = self._expression.fullmatch(head, start, len(head) - 2)
+        found = self._expression.fullmatch(head, start)
         return None if found is None else found.groups()
 
     def becomes_common(self) -> bool:
@@ -221,7 +227,12 @@ class HeadShape:
 
     def compile(self) -> None:
         """Read further heads with one expression, which takes half as long as the split."""
-        self._expression = re.compile(b"".join([re.escape(name) + rb": ([^\r]*+)\r\n" for name in self.names]))
+        lines = b"".join([rb"\r\n%b: ([^\r \t][^\r]*+(?<![ \t]))" % re.escape(name) for name in self.names])
+        self._expression = re.compile(lines + rb"\r\n\r\n")
+        names = [name.lower() for name in self.names]
+        self.connection = names.index(b"connection") if b"connection" in names else None
+        is_ambiguous = names.count(b"connection") > 1 or b"proxy-connection" in names
+        self.needs_no_parser = self.is_unframed and not is_ambiguous
 
     def placed(self, action: int, values: Values) -> list[Placed]:
         """The fields of a kind that is kept apart."""
@@ -370,7 +381,7 @@ class FieldRules:
         if not fields:
             return self.classify(NO_SHAPE, ())
         names, values = zip(*fields, strict=True)
-        return self.classify(self.shape(names), values)
+        return self.classify(self.shape(names), stripped(values))
 
     def shape(self, names: Names) -> HeadShape:
         """The shape of a head with these names."""
@@ -382,12 +393,11 @@ class FieldRules:
             self._expressions += 1
             shape.compile()
 
-    def classify(self, shape: HeadShape, values: Iterable[bytes]) -> RequestFields:
-        """Classify the fields of a head. RFC 9110 5.5: white space around a value is not part of it."""
-        stripped = tuple(map(bytes.strip, values))
+    def classify(self, shape: HeadShape, values: Values) -> RequestFields:
+        """Classify the fields of a head."""
         if shape.cookies and self._cookies is not None:
-            return self._without_own_cookies(shape, stripped, self._cookies)
-        return _classified(shape, stripped)
+            return self._without_own_cookies(shape, values, self._cookies)
+        return _classified(shape, values)
 
     def _new_shape(self, names: Names) -> HeadShape:
         shape = HeadShape(names, [self.action(name) for name in names])
@@ -427,6 +437,11 @@ class FieldRules:
             if len(shape.cookies) == 1:
                 shape.without_cookie = rest
         return rest
+
+
+def stripped(values: Iterable[bytes]) -> Values:
+    """RFC 9110 5.5: white space around a value is not part of it."""
+    return tuple(map(bytes.strip, values))
 
 
 def _classified(shape: HeadShape, values: Values) -> RequestFields:

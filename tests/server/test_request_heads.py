@@ -68,6 +68,104 @@ def test_any_values_are_those_of_a_first_head(values: list[bytes]) -> None:
     assert read(experienced_reader(), lines) == read(RequestHeadReader(MOST, FieldRules()), lines)
 
 
+BROWSERS_HEAD = (
+    b"GET /items/7?page=2 HTTP/1.1\r\nHost: gateway.test\r\nAccept: */*\r\nConnection: keep-alive\r\nX-Id: 1\r\n\r\n"
+)
+
+
+def meaning(reader: RequestHeadReader, head: bytes) -> object:
+    try:
+        complete = reader.feed(head)
+    except Refusal as refusal:
+        return refusal.code
+    if not complete[0]:
+        return complete
+    return complete, reader.method, reader.target, reader.minor, reader.keep_alive, reader.fields
+
+
+def reader_after(head: bytes) -> RequestHeadReader:
+    """A reader to which the names of this head are common."""
+    reader = RequestHeadReader(MOST, FieldRules())
+    for number in range(MANY):
+        assert reader.feed(head.replace(b"X-Id: 1", b"X-Id: %d" % number)) == (True, b"")
+    return reader
+
+
+@pytest.mark.parametrize(
+    ("replaced", "by"),
+    [
+        (b"GET", b"PROPFIND"),
+        (b"GET", b"CONNECT"),
+        (b"GET", b"get"),
+        (b"GET", b"\r\nGET"),
+        (b"/items/7?page=2", b"*"),
+        (b"/items/7?page=2", b"//items"),
+        (b"/items/7?page=2", b"http://gateway.test/items"),
+        (b"/items/7?page=2", b"/items#7"),
+        (b"/items/7?page=2", b"/\xe9"),
+        (b"/items/7?page=2", b"/a b"),
+        (b"HTTP/1.1", b"HTTP/1.0"),
+        (b"HTTP/1.1", b"HTTP/2.0"),
+        (b"HTTP/1.1\r", b"HTTP/1.1 \r"),
+        (b"Connection: keep-alive", b"Connection: close"),
+        (b"Connection: keep-alive", b"Connection: Keep-Alive"),
+        (b"Connection: keep-alive", b"Connection: KEEP-ALIVE"),
+        (b"Connection: keep-alive", b"Connection: keep-alive, close"),
+        (b"Connection: keep-alive", b"Connection: X-Id"),
+        (b"Connection: keep-alive", b"Connection: upgrade"),
+        (b"Connection: keep-alive", b"Proxy-Connection: close"),
+        (b"X-Id: 1", b"X-Id: 1\x00"),
+        (b"X-Id: 1", b"X-Id: 1\nX-Other: 2"),
+        (b"X-Id: 1", b"X-Id: \x7f"),
+        (b"X-Id: 1\r\n", b"X-Id: 1\n"),
+        (b"X-Id: 1\r\n\r\n", b"X-Id: 1\r\n\n"),
+        (b"X-Id: 1\r\n\r\n", b"X-Id: 1\r\n"),
+        (b"X-Id: 1\r\n\r\n", b"X-Id: 1\r\n\r\nGET /next HTTP/1.1\r\n"),
+    ],
+)
+def test_a_head_has_the_same_meaning_with_and_without_a_parser(replaced: bytes, by: bytes) -> None:
+    head = BROWSERS_HEAD.replace(replaced, by)
+    assert head != BROWSERS_HEAD
+    assert meaning(reader_after(BROWSERS_HEAD), head) == meaning(RequestHeadReader(MOST, FieldRules()), head)
+
+
+@pytest.mark.parametrize(
+    ("usual", "other"),
+    [
+        (b"Connection: close\r\nConnection: keep-alive", b"Connection: keep-alive\r\nConnection: close"),
+        (b"Connection: close\r\nConnection: keep-alive", b"Connection: close\r\nConnection: keep-alive"),
+        (b"Proxy-Connection: keep-alive", b"Proxy-Connection: close"),
+        (b"Content-Length: 3", b"Content-Length: x"),
+        (b"Content-Length: 3", b"Content-Length: +3"),
+        (b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked, x"),
+        (b"Connection: Upgrade\r\nUpgrade: websocket", b"Connection: keep-alive\r\nUpgrade: h2c"),
+    ],
+)
+def test_common_names_that_only_a_parser_reads_keep_their_meaning(usual: bytes, other: bytes) -> None:
+    head = b"GET /x HTTP/1.1\r\nHost: gateway.test\r\n%b\r\nX-Id: 1\r\n\r\n"
+    rules = FieldRules()
+    for _ in range(MANY):
+        usual_reader = RequestHeadReader(MOST, rules)
+        assert usual_reader.feed(head % usual) == (True, b"")
+    reader = RequestHeadReader(MOST, rules)
+    reader.shape = usual_reader.shape
+    assert meaning(reader, head % other) == meaning(RequestHeadReader(MOST, FieldRules()), head % other)
+
+
+@given(at=st.integers(0, len(BROWSERS_HEAD) - 1), byte=st.integers(0, 255))
+def test_any_other_byte_has_the_meaning_that_a_parser_gives_it(at: int, byte: int) -> None:
+    head = BROWSERS_HEAD[:at] + bytes([byte]) + BROWSERS_HEAD[at + 1 :]
+    assert meaning(reader_after(BROWSERS_HEAD), head) == meaning(RequestHeadReader(MOST, FieldRules()), head)
+
+
+def test_a_head_that_is_too_large_is_refused_with_and_without_a_parser() -> None:
+    rules = FieldRules()
+    reader = RequestHeadReader(len(BROWSERS_HEAD), rules)
+    for number in range(MANY):
+        assert reader.feed(BROWSERS_HEAD.replace(b"X-Id: 1", b"X-Id: %d" % (number % 10))) == (True, b"")
+    assert meaning(reader, BROWSERS_HEAD.replace(b"X-Id: 1", b"X-Id: 12")) == "headers_too_large"
+
+
 def test_a_head_in_pieces_is_read_alike_after_many_in_one() -> None:
     reader, head = experienced_reader(), head_of([b"%b, 2" % line for line in USUAL])
     for at in range(1, len(head)):
