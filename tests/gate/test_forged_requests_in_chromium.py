@@ -40,7 +40,7 @@ class OverTls(Gateway):
 
     def _answers(self) -> bool:
         assert self.running, self.log()
-        context = ssl.create_default_context()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         try:
             with Caller(self.address, tls=context) as caller:

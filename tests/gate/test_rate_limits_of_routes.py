@@ -18,7 +18,7 @@ from tests.support.raw import Answer, Caller
 from tests.support.recording import RecordingUpstream
 from tests.support.scale import WHOLE
 from tests.support.scripts import answer
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, promised
 from tests.support.wording import request
 
 HOURLY: dict[str, object] = {"requests": 4, "per": "1h"}
@@ -283,8 +283,19 @@ def test_a_reloaded_configuration_resets_no_count(
 
 # Both servers count the same way, and 11,000 requests take seconds.
 @pytest.mark.parametrize("face", FACES if WHOLE else ["serve"], indirect=True)
-def test_a_flood_of_made_up_addresses_takes_bounded_memory(behind_proxy: Gateway, upstream: RecordingUpstream) -> None:
-    """Behind the trusted proxy a client owns an IPv6 /32, which counts as four billion clients."""
+def test_a_flood_of_made_up_addresses_takes_bounded_memory(
+    gateways: Gateways, face: Face, upstream: RecordingUpstream
+) -> None:
+    """Behind the trusted proxy a client owns an IPv6 /32, which counts as four billion clients.
+
+    All limits of a process have room for 100,000 clients, so each of twenty has room for 5,000.
+    """
+    others: list[dict[str, object]] = [
+        {"path": f"/counted/other-{number}", "upstream": "web", "rate_limit": HOURLY} for number in range(10)
+    ]
+    behind_proxy = gateways.gateway(
+        "counted-twenty", face, routes=routes() + others, server={"trusted_proxies": ["127.0.0.1/32"]}
+    )
     path = "/counted/many/x"
 
     def forwarded(number: int) -> str:
@@ -297,13 +308,12 @@ def test_a_flood_of_made_up_addresses_takes_bounded_memory(behind_proxy: Gateway
                 assert {caller.receive().status for _ in range(200)} == {200}
                 upstream.requests.clear()
 
-    flood(0, 2000)
+    flood(0, 1000)
     before = behind_proxy.memory()
-    flood(2000, 9000)
+    flood(1000, 4600)
     grown = behind_proxy.memory() - before
-    assert grown < 9000 * 1000, f"{grown / 9000:.0f} bytes for each caller"
-    # Each of the ten limits of this gateway has room for 10,000 clients.
-    assert [behind_proxy.get(path, forwarded(number)).status for number in (10_999, 8000, 1)] == [429, 429, 200]
+    assert grown < 4600 * 1000, f"{grown / 4600:.0f} bytes for each caller"
+    assert [behind_proxy.get(path, forwarded(number)).status for number in (5599, 4000, 1)] == [429, 429, 200]
 
 
 # ---- several processes
@@ -402,8 +412,8 @@ def test_a_hung_redis_delays_no_request_by_a_second(
             status = servers[0].get("/counted/user/1", user.line).status
             times.append((time.monotonic() - started, status))
         assert [status for _, status in times] == [200] * 3 + [429] * 2
-        assert max(took for took, _ in times) < 0.8
-        assert sorted(took for took, _ in times)[2] < 0.15
+        assert max(took for took, _ in times) < promised(0.8)
+        assert sorted(took for took, _ in times)[1] < 0.24, "the limit of each call to Redis is 0.25 s"
     finally:
         valkey.resume()
     eventually(lambda: whole(servers), timeout=5.0)

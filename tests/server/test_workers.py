@@ -23,7 +23,7 @@ from tests.support.load import Load
 from tests.support.processes import Gateway, write_configuration
 from tests.support.raw import NoAnswer
 from tests.support.small import Patched, Start, metric, small
-from tests.support.waiting import eventually, within
+from tests.support.waiting import eventually, promised, within
 from tests.support.wording import request
 
 GET = request("/web/x")
@@ -60,7 +60,7 @@ def shared(lasting_valkey: ValkeyServer, tmp_path_factory: pytest.TempPathFactor
         routes=[{"path": "/users/**", "upstream": "web"}],
     )
     gateway = Gateway("serve", configuration, folder).start()
-    eventually(lambda: all_serve(gateway), timeout=20)
+    eventually(lambda: all_serve(gateway), timeout=20, every=0.1)
     yield gateway
     kill(gateway)
     assert not unhandled(gateway), unhandled(gateway)[0]
@@ -303,7 +303,7 @@ def test_clients_that_connect_during_the_drain_are_refused_at_once(running) -> N
     gateway.signal()
     eventually(lambda: _refuses(gateway))
     for _ in range(5):
-        with within(1.0), pytest.raises(OSError):
+        with within(promised(1.0)), pytest.raises(OSError):
             gateway.caller(timeout=1)
     answer()
     assert caller.receive().body == b"ok"
