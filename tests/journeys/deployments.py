@@ -53,7 +53,9 @@ class Replicated:
 
     def mend(self) -> None:
         """Wait until both replicas report that all stores are up, at most 5 s after the return of a store."""
-        eventually(lambda: all(degraded(gateway) == [] for gateway in self.deployment.all), timeout=5.0, every=0.02)
+        eventually(
+            lambda: all(degraded(gateway) == [] for gateway in self.deployment.all), timeout=promised(5.0), every=0.1
+        )
 
 
 def degraded(gateway: Gateway) -> list[str]:

@@ -68,7 +68,7 @@ def eventually(
     look: Callable[[*Arguments], T], *arguments: *Arguments, timeout: float = 5.0, every: float | None = None
 ) -> T:
     """Poll until the result is true and return it; fails after `timeout` seconds. Without `every`, pauses grow from 5
-    to 20 ms, because most polls are requests."""
+    to 50 ms, because most polls are requests, which take CPU time in two processes."""
     until = time.monotonic() + timeout
     pause = 0.005 if every is None else every
     while not (seen := look(*arguments)):
@@ -76,7 +76,7 @@ def eventually(
             raise AssertionError(f"still {seen!r} after {timeout} s")
         time.sleep(pause)
         if every is None:
-            pause = min(1.2 * pause, 0.02)
+            pause = min(1.2 * pause, 0.05)
     return seen
 
 
