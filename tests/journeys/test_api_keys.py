@@ -11,7 +11,7 @@ from tests.support.expectations import passes
 from tests.support.processes import Account, Gateway
 from tests.support.raw import Answer
 from tests.support.recording import Received, RecordingUpstream
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, promised
 from tests.support.websockets import Socket, echoing, text
 from tests.support.wording import bearer, request
 
@@ -164,7 +164,7 @@ def test_a_websocket_of_a_key_ends_with_it(deployment: Deployment, upstream: Rec
                 assert socket.say(text("hello")).message() == b"hello"
             delete(deployment.first, owner, key)
             for socket in (one, of_a_page):
-                assert socket.closed(within=1.0 + deployment.propagation) == (1008, "token_revoked")
+                assert socket.closed(within=promised(1.0) + deployment.propagation) == (1008, "token_revoked")
             assert other.say(text("still here")).message() == b"still here"
 
 

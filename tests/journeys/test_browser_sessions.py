@@ -18,7 +18,7 @@ from tests.support.expectations import passes
 from tests.support.processes import PASSWORD, Account, Gateway
 from tests.support.recording import RecordingUpstream
 from tests.support.scale import scaled
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, promised
 from tests.support.websockets import Socket, echoing, text
 from tests.support.wording import bearer, request
 
@@ -287,7 +287,7 @@ def test_the_end_of_a_session_reaches_every_replica_and_its_websockets(
     since = time.monotonic()
     soon(deployment, since, lambda gateway: status(browser, gateway) == (401, code))
     for socket in sockets:
-        assert socket.closed(within=1.0 + deployment.propagation)[0] == 1008
+        assert socket.closed(within=promised(1.0) + deployment.propagation)[0] == 1008
         socket.close()
     assert time.monotonic() - since < 1.0 + deployment.propagation
 

@@ -13,7 +13,7 @@ from tests.journeys.test_lasting import PLACES, WITHIN, LongConnections, scripte
 from tests.support.issuers import Issuer
 from tests.support.processes import Account, Gateway
 from tests.support.recording import RecordingUpstream
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, promised
 
 __all__ = ["scripted"]
 
@@ -47,10 +47,8 @@ def test_a_block_holds_on_every_replica_within_100_ms_and_ends_as_fast(deploymen
             assert outcome(gateway, account) == before
         since = deployment.command("users", word, account.id)
         for gateway in deployment.all:
-            eventually(
-                lambda gateway, after: outcome(gateway, account) == after, gateway, after, timeout=0.5, every=0.005
-            )
-            assert time.monotonic() - since < deployment.propagation + 0.5  # plus the time of the request
+            eventually(lambda gateway, after: outcome(gateway, account) == after, gateway, after)
+            assert time.monotonic() - since < deployment.propagation + promised(0.5)  # plus the time of the request
             assert outcome(gateway, bystander) == IN
 
 
@@ -59,7 +57,7 @@ def test_another_token_of_a_blocked_subject_is_refused(deployment: Deployment, i
     deployment.command("users", "block", account.id)
     other = Account(account.id, "", idp.token(account.id.removeprefix("idp|"), roles=["idp-admins"]))
     for gateway in deployment.all:
-        eventually(lambda gateway: outcome(gateway, other) == OUT, gateway, timeout=1.0)
+        eventually(lambda gateway: outcome(gateway, other) == OUT, gateway, timeout=promised(1.0))
 
 
 def test_streams_end_within_a_second_of_a_block(
@@ -93,7 +91,7 @@ def test_an_issuer_that_is_down_refuses_no_cached_token_and_admits_no_new_one(
         deployment.command("users", "block", blocked.id)
         for gateway in deployment.all:
             assert outcome(gateway, known) == IN and outcome(gateway, subject_of(idp)) == IN
-            eventually(lambda gateway: outcome(gateway, blocked) == OUT, gateway, timeout=1.0)
+            eventually(lambda gateway: outcome(gateway, blocked) == OUT, gateway, timeout=promised(1.0))
     finally:
         idp.start()
 
@@ -105,7 +103,7 @@ def test_stores_that_are_down_admit_no_blocked_subject(
     503."""
     blocked, known = subject_of(idp), subject_of(idp)
     deployment.command("users", "block", blocked.id)
-    eventually(lambda: all(outcome(gateway, blocked) == OUT for gateway in deployment.all), timeout=1.0)
+    eventually(lambda: all(outcome(gateway, blocked) == OUT for gateway in deployment.all), timeout=promised(1.0))
     replicas.valkey.kill()
     try:
         for gateway in deployment.all:

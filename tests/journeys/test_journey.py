@@ -13,7 +13,7 @@ from tests.support.gateways import Gateways
 from tests.support.processes import PASSWORD, Account, Face, Gateway
 from tests.support.recording import Received, RecordingUpstream
 from tests.support.upstreams import Refusing
-from tests.support.waiting import within
+from tests.support.waiting import promised, within
 from tests.support.wording import request
 
 
@@ -206,7 +206,7 @@ def test_redis_absent_at_startup_is_reported_and_does_not_stop_it(
         assert gateway.get("/_gateway/ready?strict").status == 503
         assert "edis" in gateway.log()
         account = gateway.newcomer()
-        with within(1.0):
+        with within(promised(1.0)):
             call(gateway, upstream, account)
         gateway.command("users", "disable", account.email)
         refuses(gateway, upstream, request("/api/x", fields=[account.line]), 401, "user_inactive")

@@ -21,11 +21,11 @@ from tests.support.raw import Caller
 from tests.support.recording import Exchange, RecordingUpstream
 from tests.support.scripts import response
 from tests.support.token_factory import TokenFactory, claims_of
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, promised
 from tests.support.websockets import Socket, close, echoing, text
 from tests.support.wording import request
 
-WITHIN = 1.0  # In seconds.
+WITHIN = promised(1.0)  # In seconds.
 
 Change = Callable[[Deployment, Account], float]
 
@@ -162,7 +162,7 @@ class LongConnections:
         """Everything ends within that time after `since`."""
         for socket in self.sockets:
             assert socket.closed(within=max(0.1, since + within - time.monotonic())) == (code, reason)
-            assert socket.say(close(code)).ended(within=1.5)[1] == b""
+            assert socket.say(close(code)).ended(within=promised(1.5))[1] == b""
         for stream in self.streams:
             ended = eventually(lambda stream: stream.ended, stream, timeout=max(0.1, since + within - time.monotonic()))
             assert ended is not None and ended - since < within

@@ -79,14 +79,14 @@ def test_without_redis_every_user_is_served_within_the_limits(
         restore()
     returned = time.monotonic()
     replicas.mend()
-    assert time.monotonic() - returned < 5.0
+    assert time.monotonic() - returned < promised(5.0)
     for gateway in both:
         assert called(gateway, doomed) == INACTIVE
         assert called(gateway, known) == SERVED
     disabled = replicas.deployment.command("users", "disable", known.email)
     for gateway in both:
-        while (seen := called(gateway, known)) == SERVED and time.monotonic() - disabled < 1.0:
-            pass
+        while (seen := called(gateway, known)) == SERVED and time.monotonic() - disabled < promised(1.0):
+            time.sleep(0.01)
         assert seen == INACTIVE
 
 
@@ -120,6 +120,7 @@ def test_a_message_lost_in_an_outage_keeps_no_session_alive(replicas: Replicated
     while time.monotonic() - resumed < 1.0:
         for gateway in both:
             assert called(gateway, account) == INACTIVE
+        time.sleep(0.02)
     replicas.mend()
     for gateway in both:
         assert called(gateway, account) == INACTIVE
@@ -152,7 +153,7 @@ def test_a_redis_that_refuses_writes_keeps_no_disabled_user_in(
         client.execute_command(*begin.split())
         try:
             for gateway, earlier in zip(both, before, strict=True):
-                eventually(lambda gateway=gateway: degraded(gateway) == ["redis"], timeout=2.0)  # type: ignore[misc]
+                eventually(lambda gateway=gateway: degraded(gateway) == ["redis"], timeout=promised(2.0))  # type: ignore[misc]
                 assert fails_with(gateway, 503)
                 assert said_down(gateway) == earlier + 1
             replicas.deployment.command("users", "disable", doomed.email)
@@ -164,13 +165,13 @@ def test_a_redis_that_refuses_writes_keeps_no_disabled_user_in(
             client.execute_command(*end.split())
     returned = time.monotonic()
     replicas.mend()
-    assert time.monotonic() - returned < 5.0
+    assert time.monotonic() - returned < promised(5.0)
     for gateway in both:
         assert [called(gateway, known), called(gateway, doomed)] == [SERVED, INACTIVE]
     disabled = replicas.deployment.command("users", "disable", known.email)
     for gateway in both:
-        while (seen := called(gateway, known)) == SERVED and time.monotonic() - disabled < 1.0:
-            pass
+        while (seen := called(gateway, known)) == SERVED and time.monotonic() - disabled < promised(1.0):
+            time.sleep(0.01)
         assert seen == INACTIVE
 
 
@@ -205,7 +206,7 @@ def test_without_the_database_cached_users_go_on_until_their_time_is_up(
         restore()
     returned = time.monotonic()
     replicas.mend()
-    assert time.monotonic() - returned < 5.0
+    assert time.monotonic() - returned < promised(5.0)
     for gateway in both:
         assert called(gateway, account) == SERVED
         assert gateway.login(account.email).id == account.id

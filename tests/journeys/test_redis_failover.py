@@ -57,6 +57,7 @@ def journeys_during(both: Both, failure: Callable[[], object]) -> None:
         while not failing.done():
             journey(*(both if count % 2 else (both[1], both[0])), email)
             count += 1
+            time.sleep(0.02)
         failing.result()
     assert count >= 2
     whole(both)

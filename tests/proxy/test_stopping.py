@@ -13,7 +13,7 @@ from tests.support.processes import Engine, Face, Gateway
 from tests.support.raw import NoAnswer
 from tests.support.recording import RecordingUpstream
 from tests.support.scripts import HeldConnection, response, silent
-from tests.support.waiting import eventually, within
+from tests.support.waiting import eventually, promised, within
 from tests.support.wording import request
 
 
@@ -52,7 +52,7 @@ def test_an_idle_gateway_ends_at_once(
     gateway = brief(face)
     with gateway.caller() as caller:
         assert caller.send(request("/public/x")).receive().status == 200
-        with within(1.5):
+        with within(promised(1.5)):
             assert well_ended(gateway, gateway.stop())
         assert caller.ended() == ("fin", b"")
     assert not unhandled(gateway)

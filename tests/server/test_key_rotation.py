@@ -22,6 +22,7 @@ from tests.support.processes import PASSWORD, Account, Gateway
 from tests.support.recording import RecordingUpstream
 from tests.support.small import Start
 from tests.support.token_factory import claims_of, header_of
+from tests.support.waiting import promised
 from tests.support.websockets import Socket, echoing, text
 from tests.support.wording import bearer, request
 
@@ -193,7 +194,7 @@ def test_a_websocket_ends_with_the_key_of_its_token(
     with Socket(gateway, "/sockets/x", ann.line) as of_old, Socket(gateway, "/sockets/x", bob.line) as of_new:
         assert of_old.say(text("hello")).message() == b"hello"
         reload(gateway, with_keys(gateway, new))
-        assert of_old.closed(within=1.5) == (1008, "token_invalid")
+        assert of_old.closed(within=promised(1.5)) == (1008, "token_invalid")
         assert of_new.say(text("still here")).message() == b"still here"
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.support.processes import Account, Gateway
 from tests.support.raw import MiB
 from tests.support.recording import RecordingUpstream
-from tests.support.waiting import eventually, within
+from tests.support.waiting import eventually, promised, within
 from tests.support.websockets import (
     BINARY,
     CLOSE,
@@ -40,16 +40,16 @@ def test_both_sides_receive_the_reason(gateway: Gateway, upstream: RecordingUpst
     upstream.on(PATH, far)
     with Socket(gateway, PATH, account.line) as socket:
         log_out(gateway, account)
-        with within(1.0):
+        with within(promised(1.0)):
             assert socket.closed() == REVOKED
             heard = far.frame()
         assert heard.closing == REVOKED
         assert heard.masked
         socket.say(close(1008))
-        with within(1.0):
+        with within(promised(1.0)):
             assert socket.ended() == ("fin", b"")
         far.say(close(1008))
-        assert far.gone(within=1.0) in ("fin", "reset")
+        assert far.gone(within=promised(1.0)) in ("fin", "reset")
 
 
 def test_a_frame_of_the_upstream_is_ended_before_the_close(
@@ -106,7 +106,7 @@ def test_a_frame_that_never_ends_is_not_waited_for_and_not_broken_into(
         if gateway.face == "serve":
             _, rest = socket.ended(within=2.0)
             assert got + rest == half
-            assert time.monotonic() - started < 1.5
+            assert time.monotonic() - started < promised(1.5)
         else:
             assert socket.closed() == REVOKED
 

@@ -303,7 +303,7 @@ async def test_the_rest_of_a_refused_body_is_not_sent_and_not_held_back() -> Non
             if not outcome.upload_paused:
                 exchange.write(PIECE)
                 sent += len(PIECE)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001 if outcome.upload_paused else 0)
         assert not outcome.upload_paused
         for _ in range(1000):
             exchange.write(PIECE)

@@ -18,7 +18,7 @@ from tests.support.listening import small_listener
 from tests.support.processes import FACES, Face, Gateway
 from tests.support.raw import Caller
 from tests.support.small import Start, metric
-from tests.support.waiting import eventually, until, within
+from tests.support.waiting import eventually, promised, until, within
 from tests.support.wording import request
 
 PLACES = 4
@@ -273,7 +273,7 @@ def test_slow_uploads_of_one_address_do_not_keep_others_out(start: Start, fleet:
     gateway = start({"web": upstream}, face, server={"trusted_proxies": ["127.0.0.1/32"]})
     with uploading(gateway, PLACES, source="127.0.0.2") as callers:
         for _ in range(3):
-            with within(1.0), Caller(gateway.address, source="127.0.0.3") as other:
+            with within(promised(1.0)), Caller(gateway.address, source="127.0.0.3") as other:
                 assert other.send(request("/web/x")).receive().status == 200
         answers = [caller.receive() for caller in callers if _has_answer(caller)]
         assert [answer.refused() for answer in answers] == [(503, "overloaded")]

@@ -17,7 +17,7 @@ from tests.support.processes import Gateway
 from tests.support.raw import Ending, MiB, NoAnswer
 from tests.support.scale import WHOLE
 from tests.support.small import Start, descriptors, metric, small
-from tests.support.waiting import eventually, within
+from tests.support.waiting import eventually, promised, within
 from tests.support.wording import chunked, request
 
 GET = request("/web/x")
@@ -81,7 +81,7 @@ async def test_many_slow_connections_leave_a_good_caller_alone(shared: Gateway, 
         p99 = await good_callers(gateway)
         growth = gateway.memory() - before
     print(f"\n{MANY} connections: p99 {p99 * 1000:.1f} ms, {growth / MANY / 1024:.1f} KiB each")
-    assert p99 < 1.0
+    assert p99 < promised(1.0)
     assert growth < MANY * 64 * 1024
     await asyncio.to_thread(eventually, lambda: metric(gateway, "gateway_connections") < 20)
 
@@ -109,7 +109,7 @@ async def test_many_dripping_connections_are_cut_off_and_leave_a_good_caller_alo
             stop.set()
             dripping.join()
     print(f"\n{MANY} dripping connections: p99 {p99 * 1000:.1f} ms, all refused after {took:.1f} s")
-    assert p99 < 1.0
+    assert p99 < promised(1.0)
     assert answers == {b"HTTP/1.1 408"}
 
 
@@ -152,7 +152,7 @@ def blocked(gateway: Gateway, attack: bytes, *, size: int = 0) -> float:
 
     def ask() -> None:
         with gateway.caller() as good:
-            while not stop.is_set():
+            while not stop.wait(0.002):
                 asked = time.monotonic()
                 good.send(GET)
                 assert good.receive().status == 200
@@ -365,5 +365,5 @@ async def test_a_client_that_connects_and_disconnects_all_the_time_delays_no_oth
     p99 = await good_callers(gateway, 200)
     stop.set()
     await asyncio.gather(*churning)
-    assert p99 < 1.0
+    assert p99 < promised(1.0)
     await asyncio.to_thread(eventually, lambda: metric(gateway, "gateway_connections") == 1)
