@@ -155,7 +155,7 @@ _ALL: Final = (
     Family(
         "gateway_mail_total",
         "counter",
-        "Attempts to send mail by kind and outcome: sent, retried, refused (by the server, for good), expired.",
+        "Attempts to send mail by kind and outcome: sent, retried, refused (by the server, permanently), expired.",
         ("kind", "outcome"),
     ),
     Family("gateway_mail_waiting", "gauge", "Mails that wait in the outbox.", (), max),
