@@ -45,6 +45,7 @@ def test(address: str, config: Path) -> int:
 
 
 async def _tested(settings: Settings, recipient: str) -> int:
+    # Imported here: the libraries of mails are for this command only.
     from gateway.accounts.mail.composing import Composer
     from gateway.accounts.mail.sender import catalogue_of, open_transport
     from gateway.accounts.mail.transport import DeliveryFailed, TransportDown

@@ -124,7 +124,7 @@ async def _feed(settings: Settings, address: Secret, database: Database, stack: 
 async def quiet_link(address: Secret, database: Database, stack: AsyncExitStack) -> "RedisLink":
     """Open a link to Redis, connected if Redis answers. Its log is muted: it is written for a running gateway, and
     commands report errors themselves."""
-    from gateway.storage.redis.client import RedisLink
+    from gateway.storage.redis.client import RedisLink  # Imported here, as above.
 
     log = logging.getLogger("gateway.storage.redis")
     stack.callback(log.setLevel, log.level)

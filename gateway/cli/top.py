@@ -195,7 +195,7 @@ def _watch(keyboard: Keyboard, address: str, interval: float) -> None:
 
 def screen_of(summary: Summary, address: str, width: int, height: int) -> "RenderableType":
     """One screen. If space is short, names are truncated and rows left out, but never figures."""
-    from rich.console import Group
+    from rich.console import Group  # Imported here, as above.
     from rich.text import Text
 
     is_narrow = width < _WIDE
@@ -220,7 +220,7 @@ def screen_of(summary: Summary, address: str, width: int, height: int) -> "Rende
 
 def _table(columns: Sequence[str], rows: list[list[str]], names: int, width: int, most: int) -> "list[RenderableType]":
     """A heading and at most `most` rows. The first `names` columns hold names and share the remaining width."""
-    from rich.text import Text
+    from rich.text import Text  # Imported here, as above.
 
     if not rows:
         return []

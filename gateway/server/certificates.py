@@ -154,7 +154,7 @@ def _read(file: str) -> "Sequence[x509.Certificate]":
 
 def _names(certificate: CertificateSettings) -> list[str]:
     """The DNS names of a certificate (RFC 6125 6.4.4: its common name has no meaning)."""
-    from cryptography import x509
+    from cryptography import x509  # as above
 
     chain = _read(certificate.certificate)
     if not chain:

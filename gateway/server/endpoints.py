@@ -115,6 +115,7 @@ def _browser_sessions(
     stores = resources.stores
     if resources.session_verifier is None:
         return None
+    # Imported here: most gateways have no sessions of browsers.
     from gateway.accounts.browser_sessions import BrowserSessions
     from gateway.server.session_cleaning import SessionCleaning
 
@@ -205,6 +206,7 @@ def _open_console(
     current: Callable[[], Configuration],
     version: Callable[[], str],
 ) -> Mapping[str, Endpoint]:
+    # Imported here, as above.
     from gateway.api.console.endpoints import Console, console_endpoints
     from gateway.api.console.pages import PATH
     from gateway.api.console.session import SigningIn
@@ -223,7 +225,7 @@ def _open_console(
 def _browser_endpoints(services: Services, current: Callable[[], Configuration]) -> Mapping[str, Endpoint]:
     if services.browser is None:
         return {}
-    from gateway.api.browser_sessions import browser_endpoints
+    from gateway.api.browser_sessions import browser_endpoints  # Imported here: only sessions of browsers need it.
 
     return browser_endpoints(services.browser, services.accounts, lambda: current().policy)
 
@@ -240,7 +242,7 @@ def open_pages(resources: Resources) -> "Pages | None":
 def _page_endpoints(pages: "Pages | None", services: Services) -> Mapping[str, Endpoint]:
     if pages is None or services.browser is None:
         return {}
-    from gateway.api.pages.endpoints import page_handlers
+    from gateway.api.pages.endpoints import page_handlers  # Imported here, as above.
 
     return pages.endpoints(
         page_handlers(
@@ -257,7 +259,7 @@ def _link_endpoints(services: Services, first_sessions: FirstSessions, settings:
     mail = services.mail
     if mail is None:
         return {}
-    from gateway.api.links import LinkEndpoints, link_endpoints
+    from gateway.api.links import LinkEndpoints, link_endpoints  # Imported here: only links in mails need it.
 
     handlers = LinkEndpoints(
         verification=mail.verification,

@@ -122,7 +122,7 @@ def site_of(address: str) -> str:
 
 @cache
 def _public_suffixes() -> "PublicSuffixList":
-    """The list that browsers use. It takes 70 ms and 1.4 MiB, which only files with `origins` need."""
+    """The list that browsers use. Its import takes 70 ms and 1.4 MiB, which only files with `origins` need."""
     from publicsuffixlist import PublicSuffixList
 
     return PublicSuffixList()

@@ -75,3 +75,26 @@ def test_each_folder_of_the_source_is_a_package() -> None:
     versions = ROOT / "gateway/storage/migrations/versions"  # Alembic loads these files by their paths
     folders = {path.parent for path in (ROOT / "gateway").rglob("*.py")} - {versions}
     assert [folder for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
+
+
+def unexplained(source: str) -> list[int]:
+    """The lines of first imports in functions without a reason: a comment on the line or above it, or a docstring that
+    speaks of the import."""
+    lines, found = source.splitlines(), []
+    for function in ast.walk(ast.parse(source)):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            imports = [node.lineno for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)]
+            if not imports or "import" in (ast.get_docstring(function) or "").lower():
+                continue
+            first = min(imports)
+            if "#" not in lines[first - 1] and not lines[first - 2].lstrip().startswith("#"):
+                found.append(first)
+    return sorted(set(found))
+
+
+def test_an_import_in_a_function_has_a_reason() -> None:
+    assert unexplained("def f():\n    import x\n") == [2]
+    assert unexplained("def f():\n    import x  # 4 MiB\n    import y\n") == []
+    files = sorted((ROOT / "gateway").rglob("*.py"))
+    found = {str(file.relative_to(ROOT)): lines for file in files if (lines := unexplained(file.read_text()))}
+    assert found == {}

@@ -60,14 +60,14 @@ async def fetch(address: str, *, insecure: bool = False) -> Document:
 @lru_cache(maxsize=1)
 def _tls() -> "ssl.SSLContext":
     """The trusted certificates: SSL_CERT_FILE if set, else the ones shipped with httpx."""
-    import httpx
+    import httpx  # Imported here: most gateways have no external issuer.
 
     return httpx.create_ssl_context()
 
 
 def _client(address: str, tls: "ssl.SSLContext") -> "httpx.AsyncClient":
     """A client for one document. Requests to this machine bypass the proxies of the environment."""
-    import httpx
+    import httpx  # Imported here, as above.
 
     return httpx.AsyncClient(
         verify=tls,
