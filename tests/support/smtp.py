@@ -3,6 +3,7 @@
 import asyncio
 import re
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -106,6 +107,10 @@ class SmtpServer:
         self._controller.start()
         self.connections, self.commands = 0, []
         return self
+
+    def pause(self, seconds: float) -> None:
+        """Answer nothing for some seconds."""
+        self._controller.loop.call_soon_threadsafe(time.sleep, seconds)
 
     def stop(self) -> None:
         if self._controller is not None:

@@ -12,7 +12,7 @@ import re
 import ssl
 from email.message import EmailMessage
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
@@ -100,6 +100,8 @@ class SmtpDelivery:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        # uvloop's transports do not inherit from asyncio's.
+        transport = cast("asyncio.WriteTransport | None", self._client.transport)
         try:
             if kind is None and self._client.is_connected:
                 await self._client.quit()
@@ -107,6 +109,10 @@ class SmtpDelivery:
             pass  # every mail has been answered
         finally:
             self._client.close()
+            if transport is not None:
+                # A TLS transport waits for the server's close_notify. A command ends before that and would leave it
+                # open.
+                transport.abort()
 
     async def send(self, message: EmailMessage, *, sender: str, recipient: str) -> None:
         """Deliver one message."""

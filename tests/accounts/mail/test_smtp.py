@@ -1,6 +1,9 @@
 """Delivery over SMTP: TLS, logins, refusals, and nothing on the wire that could be read or forged."""
 
+import asyncio
+import gc
 import re
+import warnings
 from collections.abc import Iterator
 from email.message import EmailMessage
 
@@ -26,6 +29,22 @@ async def send(address: str, recipient: str = ANN, sender: str = SENDER, record:
     transport = SmtpTransport(address, client_host="gateway.example.com", record=lines.append)
     async with transport.connect() as delivery:
         await delivery.send(message(), sender=sender, recipient=recipient)
+
+
+def test_a_command_leaves_no_connection_open(smtp_server: SmtpServer) -> None:
+    """Its event loop ends before the server answers the end of TLS."""
+
+    async def interrupted() -> None:
+        async with SmtpTransport(smtp_server.address, client_host="gateway.example.com").connect():
+            smtp_server.pause(0.3)
+            raise DeliveryFailed("not sent", is_permanent=True)
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        with pytest.raises(DeliveryFailed):
+            asyncio.run(interrupted())
+        gc.collect()
+    assert [warning.message for warning in found if warning.category is ResourceWarning] == []
 
 
 async def test_a_mail_goes_through_starttls_with_its_envelope(smtp_server: SmtpServer) -> None:
