@@ -72,6 +72,16 @@ def test_no_view_scrolls_sideways_at_360_pixels_or_with_text_of_twice_the_size(
     assert wide == []
 
 
+def test_the_navigation_keeps_its_words_whole_on_narrow_screens(browser: Browser, html: dict[str, str]) -> None:
+    show(browser, html["overview"])
+    heights = []
+    for width in (290, 1280):  # a scroll bar takes a part of 320
+        browser.resize(width)
+        links = "[...document.querySelectorAll('.bar nav a')]"
+        heights.append(browser.run(f"{links}.map(link => link.getBoundingClientRect().height)"))
+    assert heights[0] == heights[1] != []
+
+
 def test_a_browser_signs_in_looks_and_signs_out(browser: Browser, gateway: Gateway) -> None:
     address = f"http://127.0.0.1:{gateway.address[1]}{CONSOLE}"
     browser.forget()

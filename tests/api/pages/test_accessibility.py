@@ -60,3 +60,15 @@ def test_no_page_scrolls_sideways_at_320_pixels_or_with_text_of_twice_the_size(b
             if browser.run("document.documentElement.scrollWidth") > 320:
                 wide.append((name, size))
     assert wide == []
+
+
+@pytest.mark.parametrize("language", SHIPPED)
+def test_buttons_of_a_card_have_one_width_and_marks_one_line_at_320_pixels(browser: Browser, language: str) -> None:
+    browser.resize(320)
+    html = pages(language)
+    for name in ("account", "account-unverified"):
+        show(browser, html[name])
+        buttons = "[...document.querySelectorAll('.actions .button, .actions button')]"
+        assert len(set(browser.run(f"{buttons}.map(one => one.getBoundingClientRect().width)"))) == 1
+        marks = "[...document.querySelectorAll('.tag')]"
+        assert set(browser.run(f"{marks}.map(one => one.getClientRects().length)")) == {1}
