@@ -8,12 +8,13 @@ import asyncio
 import json
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from starlette.types import Message, Scope
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from bench.load import request_bytes
@@ -28,6 +29,7 @@ from gateway.proxy.connection_pool import ConnectionPool
 from gateway.proxy.native.http11 import UpstreamConnection
 from gateway.proxy.upstream import Upstream
 from gateway.server.asgi.app import AsgiApp
+from gateway.server.asgi.uvicorn_protocol import TrailerlessProtocol
 from gateway.server.composition import running
 from gateway.server.protocol.connection import ClientConnection
 from gateway.server.runtime import Runtime
@@ -97,6 +99,15 @@ class UpstreamWire(Wire):
         self._upstreams.last, self._upstreams.asked = data, self._connection
 
 
+class _UvicornConnection(TrailerlessProtocol):
+    """A client connection of uvicorn. The scenario runs its requests, in place of tasks."""
+
+    request: Coroutine[Any, Any, None]
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self.request = cycle.run_asgi(app)
+
+
 class InMemoryHarness:
     """One client, and one connection to each target, all kept alive."""
 
@@ -154,19 +165,20 @@ class InMemoryHarness:
         return {"repeated": same, "fresh": fresh, "refused": forbidden, "asgi": self._over_asgi()}
 
     def _over_asgi(self) -> Callable[[], None]:
-        """The same request as passed by an ASGI server, without the server and its loop. The application suspends once,
-        for the upstream."""
-        app, scope = AsgiApp(self.configuration), self._scope()
+        """The same request through uvicorn's protocol and the ASGI application, without the loop. The application
+        suspends once, for the upstream."""
+        app = AsgiApp(self.configuration)
         app.runtime = self.runtime
-
-        async def receive() -> Message:
-            raise BenchError("a GET was asked for its body")
-
-        async def send(message: Message) -> None:
-            self.to_caller.last = message.get("body", b"")
+        config = Config(app, http="httptools", log_config=None, access_log=False, proxy_headers=False)
+        config.load()
+        limit = self.configuration.settings.server.max_header_size
+        protocol, wire = _UvicornConnection(limit, config, ServerState(), {}), Wire()
+        protocol.connection_made(wire)  # type: ignore[arg-type]
+        request = self.request(ITEM)
 
         def asgi() -> None:
-            coroutine: Any = app({**scope}, receive, send)
+            protocol.data_received(request)
+            coroutine = protocol.request
             coroutine.send(None)
             self.to_upstream.asked.data_received(RESPONSE)
             try:
@@ -176,20 +188,6 @@ class InMemoryHarness:
             raise BenchError("the answer of the upstream did not end the request")
 
         return asgi
-
-    def _scope(self) -> Scope:
-        headers = [("host", f"127.0.0.1:{PORT}"), *self._headers()]
-        return {
-            "type": "http",
-            "http_version": "1.1",
-            "scheme": "http",
-            "client": PEER,
-            "method": "GET",
-            "path": ITEM,
-            "raw_path": ITEM.encode(),
-            "query_string": b"",
-            "headers": [(name.lower().encode(), value.encode()) for name, value in headers],
-        }
 
     def prove(self) -> None:
         """Check that a request is answered correctly. Raises BenchError."""

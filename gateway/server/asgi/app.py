@@ -6,11 +6,9 @@ connection. docs/request-flow.md lists the differences.
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -19,26 +17,16 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import CannotStart, GatewayError, Refusal
-from gateway.gate.admission import Admission, DirectResponse, PendingDecision, RequestHead
-from gateway.gate.forward_auth import Verdict
-from gateway.gate.gate import Decision
 from gateway.observability.events import event
-from gateway.policy.builtin_routes import VERIFY
 from gateway.policy.loader import Configuration
-from gateway.server.asgi.request import AsgiRequest, Upload, announces_body, request_head, unreadable, with_body
-from gateway.server.asgi.response import AsgiResponse
+from gateway.server.asgi.dispatch import dispatch, response_to
+from gateway.server.asgi.request import request_head
 from gateway.server.asgi.uvicorn_protocol import drop_trailers
 from gateway.server.composition import running
 from gateway.server.garbage import Collector
-from gateway.server.protocol.asgi_bridge import api_scope
 from gateway.server.runtime import Runtime
 from gateway.wire.fields import Field
 from gateway.wire.problem import problem_body, problem_fields
-
-if TYPE_CHECKING:
-    from gateway.server.asgi.websocket import AsgiWebSocket
-
-log: Final = logging.getLogger("gateway.asgi")
 
 _NO_LIFESPAN: Final = (
     "the lifespan of the application has not run, so no request is answered: "
@@ -51,6 +39,7 @@ class AsgiApp(Starlette):
     """The gateway for ASGI servers.
 
     Starlette runs the lifespan, and the middleware that an embedding program adds. Requests do not reach its router.
+    Without such middleware they do not pass Starlette at all, because its own takes a tenth of their time.
 
     runtime: None until the lifespan has started.
     startup_error: the reason of a failed start.
@@ -67,6 +56,12 @@ class AsgiApp(Starlette):
         self.owns_process = owns_process
         self.runtime: Runtime | None = None
         self.startup_error: GatewayError | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.runtime is None or scope["type"] == "lifespan" or len(self.user_middleware) > 1:
+            await super().__call__(scope, receive, send)
+        else:
+            await _respond(_runtime_of_port(self.runtime, scope), scope, receive, send)
 
 
 @asynccontextmanager
@@ -119,13 +114,7 @@ class GateMiddleware:
         elif runtime is None:
             await self._refuse(scope, send)
         else:
-            try:
-                await _decide(_runtime_of_port(runtime, scope), scope, receive, send)
-            except RuntimeError as error:
-                # uvloop raises it for a write to a closed connection. uvicorn passes it on, and does not report the
-                # disconnect if a pipelined request has begun.
-                if not _is_raised_by_uvloop(error):
-                    raise
+            await _respond(_runtime_of_port(runtime, scope), scope, receive, send)
 
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the lifespan. Starlette reports a failed start with a traceback, this method with the message of the
@@ -161,7 +150,7 @@ class GateMiddleware:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    """The response to a defect of the gateway. Starlette raises the exception again, and the server logs it."""
+    """The response to a defect of a middleware. Starlette raises the exception again, and the server logs it."""
     status, fields, body = _internal_error(type(error).__name__)
     response = Response(body, status)
     response.raw_headers = fields
@@ -175,62 +164,29 @@ def _internal_error(reason: str) -> tuple[int, list[Field], bytes]:
     return refusal.status, [*problem_fields(refusal, b"-"), (b"content-length", b"%d" % len(body))], body
 
 
+async def _respond(runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
+    """Respond to a request or a handshake. A defect of the gateway is a 500, and the server logs the exception."""
+    response = None
+    try:
+        response = response_to(runtime, request_head(runtime, scope), scope)
+        await dispatch(runtime, response, scope, receive, send)
+    except Exception as error:
+        # uvloop raises RuntimeError for a write to a closed connection. uvicorn passes it on, and does not report the
+        # disconnect if a pipelined request has begun.
+        if isinstance(error, RuntimeError) and _is_raised_by_uvloop(error):
+            return
+        if scope["type"] == "http" and (response is None or not response.has_begun):
+            status, fields, body = _internal_error(type(error).__name__)
+            await send({"type": "http.response.start", "status": status, "headers": fields})
+            await send({"type": "http.response.body", "body": body})
+        raise
+
+
 def _is_raised_by_uvloop(error: BaseException) -> bool:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("uvloop.")
-
-
-async def _decide(runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
-    gate = runtime.gate
-    request = request_head(runtime, scope)
-    answer = _answer_to(runtime, request, scope)
-    tracer = runtime.tracer
-    admit = gate.admit if tracer is None else partial(tracer.decide, gate.admit)
-    unread = unreadable(scope, request, receive)
-    if unread is None and request.fields.upgrade is not None and announces_body(request):
-        try:
-            receive = await with_body(runtime, receive)
-        except Refusal as refusal:
-            unread = refusal
-    decision: Decision | PendingDecision = unread or admit(request)
-    if isinstance(decision, PendingDecision):
-        resolving = gate.resolve(decision)
-        decision = await (resolving if request.trace is None else request.trace.look_up(resolving))
-    if isinstance(decision, Refusal):
-        await answer.send_refusal(decision, send)
-    elif isinstance(decision, DirectResponse):
-        await answer.send_direct(decision, send)
-    elif decision.route.upstream is not None:
-        await answer.proxy(decision, receive, send)
-    elif decision.route.endpoint == VERIFY:
-        await answer.send_verdict(await _verdict(runtime, decision), send)
-    else:
-        await _call_api(runtime, decision, answer, scope, receive, send)
-
-
-async def _call_api(
-    runtime: Runtime, admission: Admission, answer: AsgiRequest, scope: Scope, receive: Receive, send: Send
-) -> None:
-    answer.admission = admission
-
-    def note_refusal(refusal: Refusal) -> None:
-        answer.code = refusal.code
-        runtime.refused_by_endpoint(refusal, admission)
-
-    inner = api_scope(admission, scope.get("headers") or [], note_refusal)
-    inner.update({"state": scope.get("state") or {}, "extensions": scope.get("extensions") or {}})
-    upload = Upload(runtime.server, receive)
-    observed = _ObservedSend(send, answer, upload)
-    try:
-        await runtime.api(inner, upload.receive, observed)
-    except Exception:
-        if not observed.is_complete:
-            raise
-        log.exception("an own endpoint failed")  # The API has sent a response.
-    finally:
-        answer.finished()
 
 
 def _runtime_of_port(runtime: Runtime, scope: Scope) -> Runtime:
@@ -241,43 +197,3 @@ def _runtime_of_port(runtime: Runtime, scope: Scope) -> Runtime:
     server = scope.get("server")
     is_operational = server is not None and server[1] == runtime.server.operations_port
     return runtime.operations if is_operational else runtime
-
-
-async def _verdict(runtime: Runtime, question: Admission) -> Verdict:
-    gate = runtime.public_gate
-    verdict = runtime.verifier.ask(gate, question)
-    if isinstance(verdict, PendingDecision):
-        verdict = await runtime.verifier.resolve(gate, question, verdict)
-    return verdict
-
-
-def _answer_to(runtime: Runtime, request: RequestHead, scope: Scope) -> "AsgiResponse | AsgiWebSocket":
-    if not request.websocket:
-        return AsgiResponse(runtime, request, scope)
-    from gateway.server.asgi.websocket import AsgiWebSocket  # imports websockets, which `gateway serve` does not need
-
-    return AsgiWebSocket(runtime, request, scope)
-
-
-class _ObservedSend:
-    """Notes status and size for the log, and adds the fields of the admission. Closes the connection after an aborted
-    upload."""
-
-    def __init__(self, send: Send, answer: AsgiRequest, upload: Upload) -> None:
-        self._send = send
-        self._answer = answer
-        self._upload = upload
-        self.is_complete = False
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._answer.status = message["status"]
-            admission = self._answer.admission
-            if admission is not None and admission.response_fields:
-                message = {**message, "headers": admission.response_head(message["headers"])}
-            if self._upload.broken_off and self._answer.request.minor < 2:
-                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-        else:
-            self._answer.sent += len(message.get("body", b""))
-            self.is_complete = not message.get("more_body", False)
-        await self._send(message)

@@ -70,9 +70,10 @@ _THE_SERVERS: Final = frozenset((b"sec-websocket-key", b"sec-websocket-version",
 class AsgiRequest:
     """One request: its head, its outcome, and a way to send a complete response.
 
-    `received` and `sent` count the bytes of bodies or messages.
+    `received` and `sent` count the bytes of bodies or messages. `has_begun` is true once a response has begun.
     """
 
+    has_begun = False
     forwarded_at = 0.0
     answered_at = 0.0
     status = 0
@@ -136,6 +137,7 @@ class AsgiRequest:
         if self._answers_by is None:
             await send({"type": "websocket.close", "code": 1008})
             return
+        self.has_begun = True
         await send({"type": f"{self._answers_by}.start", "status": status, "headers": fields})
         await send({"type": f"{self._answers_by}.body", "body": body})
 

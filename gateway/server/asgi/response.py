@@ -11,6 +11,7 @@ from gateway.errors import Refusal, without_traceback
 from gateway.gate.admission import Admission, RequestHead
 from gateway.proxy.interfaces import Exchange, Field
 from gateway.server.asgi.request import AsgiRequest, Upload
+from gateway.server.asgi.uvicorn_protocol import write_response
 from gateway.server.runtime import Runtime
 
 _HELD: Final = 262144  # bytes of a response that wait for the server before reading from the upstream pauses
@@ -35,7 +36,9 @@ class AsgiResponse(AsgiRequest):
         super().__init__(runtime, request, scope)
         self._exchange: Exchange | None = None
         self._news: asyncio.Future[None] | None = None
-        self._start: Message | None = None
+        self._fields: Sequence[Field] | None = None  # those of a head that waits to be sent
+        self._serialized: bytes | None = None
+        self._length: int | None = None
         self._upload: asyncio.Task[None] | None = None
         self._upload_free: asyncio.Event | None = None  # created once the upstream has been slow
         self._pieces: list[bytes] = []
@@ -55,13 +58,15 @@ class AsgiResponse(AsgiRequest):
     ) -> None:
         self.status = status
         self.answered_at = monotonic()
+        self._serialized, self._length = serialized, length
         assert self.admission is not None
         if self.admission.response_fields:
             fields = self.admission.response_head(fields)
+            self._serialized = None
         if status in (204, 304):
             # ASGI servers count the body against the length and would wait for a body that never comes.
             fields = [field for field in fields if field[0].lower() != b"content-length"]
-        self._start = {"type": "http.response.start", "status": status, "headers": list(fields)}
+        self._fields = fields
 
     def on_event_stream(self) -> None:
         """Keep the event stream open until the caller's access ends."""
@@ -122,8 +127,11 @@ class AsgiResponse(AsgiRequest):
         """Send the request to the upstream, and the response to the client."""
         self.admission = admission
         refused: Refusal | None = None
+        length, first = self._stated_length(), None
         try:
-            length, first = await self._framing(receive)
+            if length is None and self.request.fields.transfer_encoding is None:  # HTTP/2
+                first = await Upload(self._runtime.server, receive).receive()
+                length = None if first.get("more_body") else len(first.get("body", b""))
             exchange = self._exchange = self._proxy.open(admission, self, length, self.started)
         except Refusal as refusal:
             refused = without_traceback(refusal)
@@ -139,47 +147,60 @@ class AsgiResponse(AsgiRequest):
         finally:
             self._over()
 
-    async def _framing(self, receive: Receive) -> tuple[int | None, Message | None]:
-        """Return the length of the request body (None: unknown), and its first message if it was read to find out."""
+    def _stated_length(self) -> int | None:
+        """Return the length of the request body, None if the head does not state it."""
         fields = self.request.fields
         if fields.content_length is not None:
-            return int(fields.content_length), None
-        if fields.transfer_encoding is not None:
-            return None, None
-        if self.request.minor < 2:
-            return 0, None
-        first = await Upload(self._runtime.server, receive).receive()
-        return (None if first.get("more_body") else len(first.get("body", b""))), first
+            return int(fields.content_length)
+        return 0 if fields.transfer_encoding is None and self.request.minor < 2 else None
 
     async def _respond(self, send: Send) -> None:
-        while True:
-            if self._left:
-                return
+        while not self._left:
             if self._refusal is not None:
                 await self.send_refusal(self._refusal, send)
                 return
-            if self._start is None and not self._pieces and not self._ended and self._aborted is None:
+            fields, self._fields = self._fields, None
+            if fields is not None:
+                self.has_begun = True
+                if self._ended and self._write_whole(send):
+                    return
+                await send({"type": "http.response.start", "status": self.status, "headers": list(fields)})
+            elif not self._pieces and not self._ended and self._aborted is None:
                 self._news = self._runtime.loop.create_future()
                 await self._news
                 continue
-            await self._send_what_came(send)
-            if self._ended and not self._pieces:
+            body, ended = self._next_piece(), self._ended
+            if body or ended or fields is not None:  # Servers send the head with the first piece, even an empty one.
+                await send({"type": "http.response.body", "body": body, "more_body": not ended})
+            if self._aborted is not None and not self._pieces:
+                self.code = "upstream_aborted"
+                request_id = self.request.request_id.decode()
+                raise UpstreamAborted(f"request {request_id}: the upstream failed in its response")
+            if ended:
                 return
+            self._resume()
 
-    async def _send_what_came(self, send: Send) -> None:
-        if self._start is not None:
-            start, self._start = self._start, None
-            await send(start)
-        pieces, ended = self._pieces, self._ended
+    def _write_whole(self, send: Send) -> bool:
+        """Send a complete response without messages, if the server lets the gateway do it."""
+        if self._serialized is None or len(self._pieces) != 1:
+            return False
+        body = self._pieces[0]
+        if len(body) != self._length or not write_response(send, self._serialized, body):
+            return False
+        self.sent = len(body)
+        return True
+
+    def _next_piece(self) -> bytes:
+        """Return the part of the body that has come since the last call."""
+        pieces = self._pieces
         self._pieces, self._held = [], 0
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if self.request.method != b"HEAD":
             self.sent += len(body)
-        if body or ended:
-            await send({"type": "http.response.body", "body": body, "more_body": not ended})
-        if self._aborted is not None and not self._pieces:
-            self.code = "upstream_aborted"
-            raise UpstreamAborted(f"request {self.request.request_id.decode()}: the upstream failed in its response")
+        return body
+
+    def _resume(self) -> None:
+        """Read further from an upstream that was faster than the client."""
         if self._paused and self._exchange is not None and not self._left:
             self._paused = False
             self._exchange.resume()

@@ -8,17 +8,63 @@ would authenticate, and behind a trusted proxy a trailer `X-Forwarded-For` would
 The application replaces the class in uvicorn's configuration when its lifespan starts. If the lifespan does not reach
 that configuration, the face refuses chunked requests: `merges_trailers`. The other ASGI servers, and uvicorn with h11,
 drop request trailers.
+
+The corrected class also writes the head of a response together with the first piece of its body. uvicorn writes them
+one after the other, and each write is a system call. A complete response that an upstream has serialized already goes
+to the connection without a message for each part: `write_response`.
 """
 
+import asyncio
 from functools import partial
 from typing import Any, Final
 
-from starlette.types import Receive, Scope
+from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 _CORRECTED: Final = "gateway.without_trailers"
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_ONE_WRITE: Final = 65536  # The head is not copied together with a larger piece.
+
+
+class ResponseTransport:
+    """The transport of one response. Holds the head until the first piece of the body, as ASGI requires of a server.
+
+    uvicorn writes each piece, even an empty one.
+    """
+
+    __slots__ = ("_held", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._held: bytes | None = b""  # None after the head
+
+    def write_whole(self, response: bytes) -> None:
+        """Write a complete response."""
+        self._held = None
+        self._transport.write(response)
+
+    def write(self, data: bytes) -> None:
+        held = self._held
+        if held is None or data == _CONTINUE:
+            self._transport.write(data)
+        elif not held:
+            self._held = data
+        else:
+            self._held = None
+            if len(data) <= _ONE_WRITE:
+                self._transport.write(held + data)
+            else:
+                self._transport.writelines((held, data))
+
+    def close(self) -> None:
+        if self._held:
+            self._transport.write(self._held)
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
 
 
 class TrailerlessProtocol(HttpToolsProtocol):
@@ -39,8 +85,12 @@ class TrailerlessProtocol(HttpToolsProtocol):
         self._unfinished = 0
         # A private key: uvicorn's type of the scope knows only those of the specification.
         self.scope[_CORRECTED] = True  # type: ignore[typeddict-unknown-key]
+        cycle = self.cycle
         super().on_headers_complete()
         self.headers = _Complete(self.headers)
+        if self.cycle is not cycle and self.scope["method"] != "HEAD":  # uvicorn writes no body for HEAD
+            joined: Any = ResponseTransport(self.transport)
+            self.cycle.transport = joined
 
     def on_body(self, body: bytes) -> None:
         self._unfinished = 0
@@ -87,6 +137,27 @@ def drop_trailers(receive: Receive, max_header_size: int) -> None:
     if isinstance(config, Config) and config.http_protocol_class is HttpToolsProtocol:
         corrected: Any = partial(TrailerlessProtocol, max_header_size)
         config.http_protocol_class = corrected
+
+
+def write_response(send: Send, head: bytes, body: bytes) -> bool:
+    """Write a complete response, in place of two messages to `send`. Return False where it is not uvicorn's, and where
+    uvicorn logs the response, adds fields, waits for the client or closes the connection.
+
+    `head` is the status line and the fields, without the empty line. They state the length of the body.
+    """
+    cycle = getattr(send, "__self__", None)
+    if not isinstance(cycle, RequestResponseCycle) or not isinstance(cycle.transport, ResponseTransport):
+        return False
+    if cycle.access_log or cycle.default_headers or cycle.response_started:
+        return False
+    if not cycle.keep_alive or cycle.disconnected or cycle.flow.write_paused:
+        return False
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.message_event.set()
+    cycle.transport.write_whole(b"%b\r\n%b" % (head, body))
+    cycle.on_response()
+    return True
 
 
 def merges_trailers(scope: Scope, receive: Receive) -> bool:
