@@ -31,7 +31,7 @@ _CLEAN_LINE: Final = re.compile(
     rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[A-Za-z0-9/_.~!$&'()*+,;=:@%?-]*) HTTP/1\.1"
 )
 # RFC 9110 5.5: a value contains no control characters but tabs.
-_WITHOUT_CONTROLS: Final = bytes([byte if byte in b"\t\r\n" or 32 <= byte != 127 else 0xFF for byte in range(256)])
+_WITHOUT_CONTROLS: Final = bytes([byte if byte == 9 or 32 <= byte != 127 else 0xFF for byte in range(256)])
 _KEEP_ALIVE: Final = (b"keep-alive", b"Keep-Alive")
 
 
@@ -166,7 +166,10 @@ class RequestHeadReader:
             return False
         at = line.end()
         values = shape.values(data, at)
-        if values is None or data.count(b"\n") != len(values) + 2 or data.translate(_WITHOUT_CONTROLS) != data:
+        if values is None:
+            return False
+        content = b"".join(values)
+        if content.translate(_WITHOUT_CONTROLS) != content:
             return False
         if shape.connection is not None and values[shape.connection] not in _KEEP_ALIVE:
             return False
