@@ -55,10 +55,16 @@ class Account:
 
 def write_configuration(folder: Path, configuration: Configuration | str) -> Path:
     """Write the configuration to a new file in this folder."""
-    text = configuration if isinstance(configuration, str) else yaml.safe_dump(configuration, sort_keys=False)
+    text = configuration if isinstance(configuration, str) else _yaml(configuration)
     path = folder / f"gateway-{next(_numbers)}.yaml"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _yaml(configuration: Configuration) -> str:
+    """The text of a configuration. libyaml writes ten thousand routes in a tenth of the time."""
+    text: str = yaml.dump(configuration, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
+    return text
 
 
 def command(config: Path, *arguments: str, input: str | None = None) -> "subprocess.CompletedProcess[str]":
