@@ -144,9 +144,9 @@ async def test_a_lag_that_was_there_from_the_start_is_reported(
             await one.found()
             assert one.directory.cached("u1") is None
             await asyncio.sleep(0.01)
-        if one.link.available:
-            assert lag(one) >= BOUND
-            assert "arrive more than 100 ms late" in caplog.text
+        # Answers that are late by nearly the limit of a call end some connections, and the lag of a new one is unknown.
+        late = "arrive more than 100 ms late"
+        await until(lambda: not one.link.available or (lag(one) >= BOUND and late in caplog.text))
 
 
 async def test_shared_copies_outlast_late_news_because_none_are_missed(relay: Relay) -> None:
