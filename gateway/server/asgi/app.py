@@ -38,8 +38,8 @@ _NO_LIFESPAN: Final = (
 class AsgiApp(Starlette):
     """The gateway for ASGI servers.
 
-    Starlette runs the lifespan, and the middleware that an embedding program adds. Requests do not reach its router.
-    Without such middleware they do not pass Starlette at all, because its own takes a tenth of their time.
+    Starlette runs the lifespan, and the middleware and exception handlers that an embedding program adds. Requests do
+    not reach its router. Without such additions they do not pass Starlette, because its own takes a tenth of the time.
 
     runtime: None until the lifespan has started.
     startup_error: the reason of a failed start.
@@ -56,9 +56,15 @@ class AsgiApp(Starlette):
         self.owns_process = owns_process
         self.runtime: Runtime | None = None
         self.startup_error: GatewayError | None = None
+        self._is_extended = True
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Starlette calls it once, at the first call of the application."""
+        self._is_extended = len(self.user_middleware) > 1 or self.exception_handlers != {Exception: _failed}
+        return super().build_middleware_stack()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.runtime is None or scope["type"] == "lifespan" or len(self.user_middleware) > 1:
+        if self.runtime is None or scope["type"] == "lifespan" or self._is_extended:
             await super().__call__(scope, receive, send)
         else:
             await _respond(_runtime_of_port(self.runtime, scope), scope, receive, send)
@@ -114,7 +120,7 @@ class GateMiddleware:
         elif runtime is None:
             await self._refuse(scope, send)
         else:
-            await _respond(_runtime_of_port(runtime, scope), scope, receive, send)
+            await _respond(_runtime_of_port(runtime, scope), scope, receive, send, within_starlette=True)
 
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the lifespan. Starlette reports a failed start with a traceback, this method with the message of the
@@ -150,7 +156,7 @@ class GateMiddleware:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    """The response to a defect of a middleware. Starlette raises the exception again, and the server logs it."""
+    """The response to a defect. Starlette raises the exception again, and the server logs it."""
     status, fields, body = _internal_error(type(error).__name__)
     response = Response(body, status)
     response.raw_headers = fields
@@ -164,8 +170,11 @@ def _internal_error(reason: str) -> tuple[int, list[Field], bytes]:
     return refusal.status, [*problem_fields(refusal, b"-"), (b"content-length", b"%d" % len(body))], body
 
 
-async def _respond(runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
-    """Respond to a request or a handshake. A defect of the gateway is a 500, and the server logs the exception."""
+async def _respond(
+    runtime: Runtime, scope: Scope, receive: Receive, send: Send, *, within_starlette: bool = False
+) -> None:
+    """Respond to a request or a handshake. A defect of the gateway is a 500, from Starlette if the request came through
+    it, and the server logs the exception."""
     response = None
     try:
         response = response_to(runtime, request_head(runtime, scope), scope)
@@ -175,7 +184,8 @@ async def _respond(runtime: Runtime, scope: Scope, receive: Receive, send: Send)
         # disconnect if a pipelined request has begun.
         if isinstance(error, RuntimeError) and _is_raised_by_uvloop(error):
             return
-        if scope["type"] == "http" and (response is None or not response.has_begun):
+        is_unanswered = scope["type"] == "http" and (response is None or not response.has_begun)
+        if is_unanswered and not within_starlette:
             status, fields, body = _internal_error(type(error).__name__)
             await send({"type": "http.response.start", "status": status, "headers": fields})
             await send({"type": "http.response.body", "body": body})

@@ -450,11 +450,11 @@ async def test_requests_with_faults_leave_nothing_behind(fleet: Fleet) -> None:
     fleet.behave(every_third_badly)
     descriptors = len(os.listdir("/proc/self/fd"))
     async with by_httpx(*fleet.urls, eject=None) as harness:
-        await harness.ask_many(100, at_once=20, response_timeout=0.1)
+        await harness.ask_many(100, at_once=20, response_timeout=0.5)
         gc.collect()
         before = len(gc.get_objects())
-        outcomes = await harness.ask_many(scaled(2000), "POST", body=b"body", at_once=50, response_timeout=0.1)
-        outcomes += await harness.ask_many(scaled(1000), at_once=50, response_timeout=0.1)
+        outcomes = await harness.ask_many(scaled(2000), "POST", body=b"body", at_once=50, response_timeout=0.5)
+        outcomes += await harness.ask_many(scaled(1000), at_once=50, response_timeout=0.5)
         assert harness.engine.open_connections == 0
         assert Counter(one.done.done() for one in outcomes) == {True: len(outcomes)}
         assert sum(one.status == 200 and one.aborted is None for one in outcomes) > len(outcomes) / 2

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.app import create_app
@@ -232,3 +234,26 @@ async def test_a_defect_is_one_response_and_an_exception_for_the_server(tmp_path
         start, body = sent
         assert start["status"] == 400
         assert ((b"x-marked", b"1") in start["headers"]) == has_middleware
+
+
+async def test_an_exception_handler_of_an_embedding_program_answers_a_defect(tmp_path: Path) -> None:
+    app = create_app(load_configuration(write_configuration(tmp_path, small(tmp_path, {}))))
+    app.add_exception_handler(Exception, _apologise)
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "path": "/", "raw_path": b"/", "headers": []}
+    async with app.router.lifespan_context(app):
+        for _ in range(2):
+            with pytest.raises(KeyError, match="method"):
+                await app(scope, receive, send)
+    assert [message["body"] for message in sent if message["type"] == "http.response.body"] == [b"sorry"] * 2
+
+
+async def _apologise(request: Request, error: Exception) -> Response:
+    return Response(b"sorry", 503)
