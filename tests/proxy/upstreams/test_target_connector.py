@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import gc
 import socket
 import ssl
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,15 @@ async def timed(one: TargetConnector, within: float = 3.0) -> tuple[str, float]:
     return peer, asyncio.get_running_loop().time() - started
 
 
+async def quickest(connector_of: Callable[[], TargetConnector], *, below: float) -> tuple[str, float]:
+    """The first dial that takes less than `below` seconds, of three: other tests can delay one of them."""
+    for _ in range(3):
+        peer, seconds = await timed(connector_of())
+        if seconds < below:
+            return peer, seconds
+    raise AssertionError(f"took {seconds:.3f} s instead of less than {below} s")
+
+
 @pytest.fixture
 def dead_and_well() -> Iterator[tuple[int, UnansweredAddresses]]:
     """A port at which 127.0.0.1 and 127.0.0.2 are unresponsive and 127.0.0.3 accepts."""
@@ -195,12 +205,12 @@ async def test_an_address_that_was_dead_is_used_again_after_a_while(
     dead_and_well: tuple[int, UnansweredAddresses],
 ) -> None:
     port, dead = dead_and_well
-    one = connector(named(port), Names(["127.0.0.1", "127.0.0.3"]), avoid=0.5)
+    one = connector(named(port), Names(["127.0.0.1", "127.0.0.3"]), avoid=1.0)
     assert set(await dialled(one, 4)) == {"127.0.0.3"}
     dead.close()
     back = socket.create_server(("127.0.0.1", port), backlog=512)
     assert set(await dialled(one, 4)) == {"127.0.0.3"}, "not so soon"
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(1.1)
     assert set(await dialled(one, 4)) == {"127.0.0.1", "127.0.0.3"}
     back.close()
 
@@ -228,9 +238,10 @@ async def test_the_families_of_addresses_alternate() -> None:
     well = socket.create_server(("127.0.0.3", dead.port), backlog=512)
     try:
         for answer in (["127.0.0.3", "::1", "::ffff:127.0.0.8"], ["::ffff:127.0.0.8", "::1", "127.0.0.3"]):
-            peer, seconds = await timed(connector(named(dead.port), Names(answer)))
+            makes = functools.partial(connector, named(dead.port), Names(answer))
+            peer, seconds = await quickest(makes, below=0.45)
             assert peer == "127.0.0.3"
-            assert 0.25 <= seconds < 0.45, "a quarter of a second for one of them"
+            assert seconds >= 0.25, "a quarter of a second for one of them"
     finally:
         well.close()
         dead.close()
@@ -254,18 +265,20 @@ async def test_a_slow_address_that_accepts_first_wins_and_the_other_is_closed(tm
     """The slower one is in progress when the race ends, because of its handshake."""
     authority = Authority(tmp_path)
     trusting = ssl.create_default_context(cafile=str(authority.file))
-    async with listening(sending_first(), "127.0.0.2", tls=authority.context("orders.internal")) as port:
-        with socket.create_server(("127.0.0.1", port)) as silent:
+    # Connections to clients have ports at 127.0.0.1 too, so that address is first to choose one that is free.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        async with listening(sending_first(), "127.0.0.2", port, tls=authority.context("orders.internal")):
             one = connector(named(port, trusting), Names(["127.0.0.2", "127.0.0.1"]))
             peer, seconds = await timed(one)
-            assert (peer, 0.25 <= seconds < 0.6) == ("127.0.0.2", True)
+            assert (peer, 0.25 <= seconds < promised(0.6)) == ("127.0.0.2", True)
             connection, _ = await asyncio.to_thread(silent.accept)
             connection.settimeout(2)
             with connection, contextlib.suppress(ConnectionResetError):
                 while connection.recv(4096):  # its half of an unanswered handshake, and then the end
                     pass
-            peer, seconds = await timed(one)
-            assert (peer, seconds < 0.2) == ("127.0.0.2", True)
+            peer, _ = await quickest(lambda: one, below=0.2)
+            assert peer == "127.0.0.2"
 
 
 async def test_an_address_with_a_wrong_certificate_costs_nothing_but_the_next(tmp_path: Path) -> None:
