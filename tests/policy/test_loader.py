@@ -254,11 +254,8 @@ def test_each_host_is_looked_at_for_entangled_rules() -> None:
 def test_the_most_entangled_rules_that_are_allowed_are_searched_fast() -> None:
     policy = policy_of(entangled(8))
     path = b"/a" * 8 + b"/and-then-nothing"
-    outcome(policy, path)
-    started = time.perf_counter()
-    for _ in range(20):
-        assert outcome(policy, path) == "no_route"
-    assert (time.perf_counter() - started) / 20 < 0.005
+    assert outcome(policy, path) == "no_route"
+    assert best_time(partial(outcome, policy, path)) < 0.02
 
 
 @pytest.mark.parametrize("segment", [b"/a", b"/x", b"/a%20", b"/%61"])
@@ -297,13 +294,13 @@ def test_ten_thousand_routes_are_compiled_fast_and_matched_like_ten() -> None:
     finally:
         gc.enable()
     is_traced = sys.gettrace() is not None  # coverage makes it six times as slow
-    assert spent < (10 if is_traced else 1)  # 0.3 s on an idle machine
+    assert spent < (20 if is_traced else 3)  # 0.3 s on an idle machine
 
     def match(policy: Policy) -> None:
         for _ in range(500):
             assert outcome(policy, b"/service-7/orders/1") == "GET /service-7/orders/{id}"
 
-    assert best_time(lambda: match(many)) < 1.5 * best_time(lambda: match(few))
+    assert best_time(lambda: match(many)) < 5 * best_time(lambda: match(few))  # a list would take 1,000 times as long
     assert outcome(many, b"/service-9999/orders/1") == "GET /service-9999/orders/{id}"
 
 

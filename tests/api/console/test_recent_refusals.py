@@ -102,4 +102,4 @@ def test_a_flood_costs_little() -> None:
     began = time.process_time()
     for _ in range(20_000):
         refusals.note(refused, head)
-    assert time.process_time() - began < 0.5
+    assert time.process_time() - began < 1.0
