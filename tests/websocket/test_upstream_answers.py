@@ -298,13 +298,13 @@ def test_frames_right_behind_the_switch_arrive(gateway: Gateway, upstream: Recor
 
 def test_frames_right_behind_the_handshake_arrive(gateway: Gateway, upstream: RecordingUpstream) -> None:
     """RFC 6455 4.1 asks a client to wait for the response; bytes of a client that does not wait are not lost."""
+    if stock(gateway.face, "handshakes"):
+        pytest.skip("uvicorn loses bytes behind a handshake")
     upstream.on(PATH, echoing())
     with gateway.caller() as caller:
         early = encode(Frame(BINARY, b"early"), Frame(BINARY, b"y" * 50_000), masked=True)
         caller.send(handshake(PATH) + early)
         assert caller.receive().status == 101
-        if stock(gateway.face, "handshakes"):
-            return  # uvicorn loses bytes in the same packet
         expected = encode(Frame(BINARY, b"early"), Frame(BINARY, b"y" * 50_000))
         assert caller.read(len(expected)) == expected
 
