@@ -24,10 +24,9 @@ INSTALL := $(PIP) install --require-hashes --no-deps
 PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 LOCKS   := requirements.lock requirements-build.lock requirements-dev.lock requirements-autobahn.lock
 SUITE   ?= -q -n auto --dist loadfile
-# The tests that run on the native build: those of the compiled modules that need few processes of their own.
-NATIVE_TESTS ?= tests/wire tests/policy tests/gate tests/identity tests/proxy/conformance tests/proxy/engines \
-	tests/proxy/upstreams/test_target_connector.py tests/server/asgi tests/websocket/test_watch.py \
-	tests/websocket/test_asgi_servers.py tests/bench/test_native_budget.py
+# The tests that run on the native build: the folders of the hot path.
+NATIVE_TESTS ?= tests/wire tests/policy tests/gate tests/identity tests/proxy tests/server tests/websocket \
+	tests/advisories tests/bench/test_native_budget.py
 
 .PHONY: help run test test-native native-copy native interpreted docs site fuzz soak lint format lock bench bench-quick bench-accounts clean
 .DEFAULT_GOAL := help

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.builds import patches_a_compiled_constant
 from tests.support.configurations import changed
 from tests.support.gateways import Gateways
 from tests.support.processes import Face, Gateway
@@ -19,6 +20,8 @@ from tests.support.recording import RecordingUpstream
 from tests.support.scripts import UploadCounter
 from tests.support.waiting import eventually
 from tests.support.wording import request
+
+pytestmark = patches_a_compiled_constant
 
 _PROGRAM = """
 import sys

@@ -9,6 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.proxy.fair_queue import LONGEST, FairRequestQueue
+from tests.support.builds import passes_values_to_compiled_code
+
+pytestmark = passes_values_to_compiled_code
 
 
 @dataclass(eq=False)
