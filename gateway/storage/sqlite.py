@@ -72,9 +72,11 @@ async def _refusal_of_writes(driver: aiosqlite.Connection) -> str | None:
     try:
         async with driver.executescript(_PROBE):
             return None
-    except sqlite3.OperationalError as error:
+    except sqlite3.Error as error:
         await driver.execute_fetchall(_SET_BUSY_TIMEOUT)
-        return str(error)
+        if isinstance(error, sqlite3.OperationalError):
+            return str(error)
+        raise
 
 
 def _parsed(url: str) -> URL:
