@@ -47,7 +47,7 @@ class ResponseTransport:
 
     def write(self, data: bytes) -> None:
         held = self._held
-        if held is None or data == _CONTINUE:
+        if held is None or (not held and data == _CONTINUE):  # A body can have these bytes too.
             self._transport.write(data)
         elif not held:
             self._held = data

@@ -22,6 +22,7 @@ from tests.support.wording import request
 ROUTES: list[dict[str, Any]] = [{"path": "/open/**", "auth": "none", "upstream": "web"}]
 BODY = b"a body of some length"
 LARGE = b"x" * 300_000
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"  # as uvicorn writes it
 
 
 def responding(*pieces: bytes, hang_up: bool = False) -> Script:
@@ -46,6 +47,8 @@ RESPONSES: dict[str, tuple[Script, int, bytes]] = {
     "a length": (responding(stated(BODY)), 200, BODY),
     "an empty body": (responding(stated(b"")), 200, b""),
     "a large body": (responding(stated(LARGE)), 200, LARGE),
+    "the bytes of an interim response": (responding(stated(INTERIM)), 200, INTERIM),
+    "the same bytes behind the head": (responding(*stated(INTERIM).partition(INTERIM)[:2]), 200, INTERIM),
     "chunks": (responding(CHUNKED), 200, BODY),
     "until the end": (responding(b"HTTP/1.1 200 OK\r\n\r\n" + BODY, hang_up=True), 200, BODY),
     "no content": (responding(b"HTTP/1.1 204 No Content\r\n\r\n"), 204, b""),
