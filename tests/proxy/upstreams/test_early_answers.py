@@ -118,7 +118,9 @@ class Refuser:
                 connection = stack.enter_context(self._tls.wrap_socket(connection, server_side=True))
             seen = b""
             while b"\r\n\r\n" not in seen:
-                seen += connection.recv(1)
+                if not (byte := connection.recv(1)):
+                    return  # the gateway has closed the connection
+                seen += byte
             time.sleep(self._delays.choice((0, 0, 0.0005, 0.002)))
             self._act(connection)
 
