@@ -55,6 +55,8 @@ def compile_into(folder: Path) -> list[Path]:
     os.chdir(ROOT)
     files = sources()
     options = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(folder / "cache")]
+    # Modules that stay interpreted can import libraries of an extra, which the environment of a build lacks.
+    options += ["--follow-imports", "silent"]
     extensions = mypycify(
         [*options, *files],
         group_name=GROUP,

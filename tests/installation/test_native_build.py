@@ -38,6 +38,12 @@ path = "hatch_build.py"
 "gateway" = ["errors"]
 """
 MODULE = "class Fault(Exception):\n    code = 7\n\n\ndef doubled(number: int) -> int:\n    return 2 * number\n"
+# A compiled module names the type of one that stays interpreted, whose library is in an extra.
+EXTRA = "import library_of_an_extra\n\n\nclass Tracer(library_of_an_extra.Tracer):\n    pass\n"
+WITH_EXTRA = (
+    "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from gateway.tracing import Tracer\n\n\n"
+    f"{MODULE}\n\ndef traced(tracer: 'Tracer | None') -> bool:\n    return tracer is not None\n"
+)
 # mypyc compiles no class that inherits from list.
 NOT_COMPILABLE = "class Fields(list[int]):\n    pass\n"
 
@@ -106,7 +112,8 @@ def test_a_wheel_is_pure_without_the_variable_and_omits_files_of_the_checkout(tm
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A checkout whose wheel was compiled."""
-    checkout = Checkout(tmp_path_factory.mktemp("compiled"))
+    checkout = Checkout(tmp_path_factory.mktemp("compiled"), WITH_EXTRA)
+    (checkout.folder / "gateway/tracing.py").write_text(EXTRA)
     done = checkout.build_wheel(GATEWAY_NATIVE="1", GATEWAY_NATIVE_OPTIMIZE="0")
     assert done.returncode == 0, done.stdout + done.stderr
     yield checkout
@@ -119,6 +126,13 @@ def test_a_wheel_with_the_variable_contains_compiled_modules_beside_their_source
     assert "gateway/errors.py" in names
     assert len([name for name in names if name.startswith("gateway/errors.") and name.endswith(".so")]) == 1
     assert len([name for name in names if name.startswith(f"{GROUP}__mypyc.")]) == 1
+
+
+@needs_a_compiler
+def test_a_wheel_is_compiled_without_the_libraries_of_an_extra(compiled: Checkout) -> None:
+    done = compiled.run("-c", "import gateway.tracing")
+    assert "No module named 'library_of_an_extra'" in done.stderr
+    assert "gateway/tracing.py" in files_in(compiled.wheel())
 
 
 @needs_a_compiler

@@ -7,8 +7,12 @@ handling its exception.
 """
 
 import ast
+import re
+import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -75,6 +79,30 @@ def test_a_compiled_coroutine_suspends_only_outside_of_the_handlers_of_exception
     source = (ROOT / module).read_text(encoding="utf-8")
     assert waits_in_handlers(source) == [], "wait after the handler, or in a module that stays interpreted"
     assert {line: name for line, name in contexts(source).items() if name not in CONTEXTS} == {}
+
+
+def imported_packages(source: str) -> set[str]:
+    """The packages of all imports, of those for types alone as well."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def test_the_compiled_modules_import_no_library_that_the_environment_of_a_build_lacks() -> None:
+    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    required = {re.split(r"[\[<>=; ]", requirement)[0] for requirement in requirements}
+    installed = {
+        package
+        for package, distributions in packages_distributions().items()
+        if required & {name.lower() for name in distributions}
+    }
+    imported = {package for module in sources() for package in imported_packages((ROOT / module).read_text())}
+    assert {"httptools", "starlette"} <= imported
+    assert imported - installed - sys.stdlib_module_names == {"gateway"}
 
 
 @pytest.mark.parametrize("module", sources())
