@@ -164,6 +164,5 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
             _import_tests(session.config, workers)
         return (yield)
     finally:
-        gc.collect()
         gc.freeze()
         gc.enable()
