@@ -9,6 +9,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Final, TypeVar, dataclass_transform
 
 from gateway.errors import FieldError, Refusal
+from gateway.settings.declare import shown
 from gateway.settings.model import Settings
 
 M = TypeVar("M", bound="Body")
@@ -28,14 +29,16 @@ def read_by(read: Read, *, secret: bool = False, default: Any = MISSING) -> Any:
 
 @dataclass_transform(eq_default=False, frozen_default=True, field_specifiers=(read_by,))
 def body(cls: type[M]) -> type[M]:
-    """Makes a class with `read_by` fields a model. No code compares models, and `eq` is a quarter of the cost."""
-    return dataclass(frozen=True, slots=True, eq=False)(cls)
+    """Makes a class with `read_by` fields a model. No code compares models, and each method that `dataclass` compiles
+    is a part of the time of a start. The type checker refuses assignments to fields."""
+    return dataclass(slots=True, eq=False, repr=False)(cls)
 
 
 class Body:
     """A JSON object or a query with exactly these fields. Unknown fields are refused (mass assignment)."""
 
     __slots__ = ()
+    __repr__ = shown
 
 
 def accept(model: type[M], values: Mapping[str, Any], settings: Settings) -> M:

@@ -1,9 +1,8 @@
 """Request bodies: any JSON object is accepted or refused field by field, never an exception."""
 
-from dataclasses import MISSING, FrozenInstanceError, fields
+from dataclasses import MISSING, fields
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -79,8 +78,6 @@ def test_any_query_is_accepted_or_refused_with_a_sentence_for_each_field(
         assert {error.field for error in refusal.fields} <= set(query)
 
 
-def test_accepted_commands_are_immutable_and_hide_their_secrets() -> None:
+def test_accepted_commands_hide_their_secrets() -> None:
     body = accept(Registration, {"email": "ann@example.com", "password": "correct horse"}, SETTINGS)
-    with pytest.raises(FrozenInstanceError):
-        body.email = body.email  # type: ignore[misc]
     assert "horse" not in repr(body) and "ann@example.com" in repr(body)

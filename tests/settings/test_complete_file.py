@@ -321,10 +321,3 @@ def test_a_key_is_not_written_out() -> None:
     settings = settings_of("tokens: {keys: [{kid: a, algorithm: HS256, secret: '${S}'}]}", {"S": "hunter2" * 5})
 
     assert "hunter2" not in str(SettingsKind().written(settings))
-
-
-def test_settings_cannot_be_changed() -> None:
-    settings = settings_of(EVERYTHING)
-
-    with pytest.raises(AttributeError):
-        settings.server.port = 1  # type: ignore[misc]
