@@ -28,6 +28,7 @@ from gateway.storage.users import Users
 
 _PATIENCE = 3.0  # seconds for a connection to Redis
 
+# Only annotations. Imported if Redis is configured.
 if TYPE_CHECKING:
     from gateway.storage.redis.change_feed import RedisFeed
     from gateway.storage.redis.client import RedisLink

@@ -14,6 +14,7 @@ from gateway.cli.explain_text import lines, place_of
 from gateway.policy.route import Route
 from gateway.settings.model import Settings
 
+# Only an annotation. Imported for a report as JUnit XML.
 if TYPE_CHECKING:
     from xml.etree import ElementTree
 

@@ -22,6 +22,7 @@ from gateway.observability.metrics.parser import Reading, reading_of_page
 from gateway.observability.metrics.summary import Summary, summary_of
 from gateway.settings.model import ServerSettings
 
+# Only an annotation. rich is imported for a terminal.
 if TYPE_CHECKING:
     from rich.console import RenderableType
 

@@ -47,7 +47,7 @@ _new: Final = tuple.__new__
 log: Final = logging.getLogger("gateway.gate")
 
 
-class _Unasked(Exception):
+class _NeedsLookup(Exception):
     """The credential must be verified with I/O."""
 
     def __init__(self, credential: bytes, *, by_cookie: bool) -> None:
@@ -125,7 +125,7 @@ class Gate:
             if claims.roles is not None:
                 principal = self._directory.scoped_to(principal, claims)
             if claims.record_version and _is_outdated(claims, principal):
-                raise _Unasked(request.fields.session_cookie or b"", by_cookie=True)
+                raise _NeedsLookup(request.fields.session_cookie or b"", by_cookie=True)
             # Equivalent to Admission(…), whose __new__ is a Python function.
             decision = self._judge(_new(Admission, (route, captures, target, _known(principal), claims, request, ())))
             return decision if route.is_plain else self._finish(decision, route, request)
@@ -134,9 +134,9 @@ class Gate:
             if route is None:
                 return refusal
             return _refused(self._redirected(refusal, route, target, request), route, request)
-        except _Unasked as unasked:
+        except _NeedsLookup as needed:
             assert route is not None
-            credential, by_cookie = unasked.credential, unasked.by_cookie
+            credential, by_cookie = needed.credential, needed.by_cookie
             return PendingDecision(route, captures, target, None, request, credential=credential, by_cookie=by_cookie)
         except Exception:
             log.exception("decision failed: refused")
@@ -266,7 +266,7 @@ class Gate:
 
     def _claims(self, request: RequestHead, route: Route) -> Claims | None:
         """The claims of the credential; None for an anonymous client, which only an optional route allows. Raises
-        Refusal and _Unasked.
+        Refusal and _NeedsLookup.
 
         A program sends a bearer credential deliberately, a browser adds the cookie by itself. Beside a bearer
         credential the cookie is therefore ignored, valid or not.
@@ -287,7 +287,7 @@ class Gate:
                 return None
             raise
         if claims is None:
-            raise _Unasked(credential, by_cookie=False)
+            raise _NeedsLookup(credential, by_cookie=False)
         return claims
 
     def _cookie_claims(self, request: RequestHead, route: Route) -> Claims:
@@ -300,7 +300,7 @@ class Gate:
             return claims
         if not self._cookies.verifier.is_cookie(cookie):
             raise Refusal("token_missing", "the cookie is none of the gateway's")
-        raise _Unasked(cookie, by_cookie=True)
+        raise _NeedsLookup(cookie, by_cookie=True)
 
     def _judge(self, admission: Admission, *, is_running: bool = False) -> Admission | Refusal:
         """The admission, if the kind of credential, the user, the roles and the sign-in allow it.

@@ -46,37 +46,37 @@ class RevocationWatcher:
     def __init__(self, gate: Decider, loop: asyncio.AbstractEventLoop) -> None:
         self.gate = gate
         self._loop = loop
-        self._lasting: dict[Revocable, _Watched] = {}
-        self._doubted: dict[Revocable, PendingDecision] = {}  # These need a store lookup, in order of arrival.
-        self._asking: set[Revocable] = set()
-        self._askers: set[asyncio.Task[None]] = set()
+        self._watched: dict[Revocable, _Watched] = {}
+        self._waiting: dict[Revocable, PendingDecision] = {}  # For a store lookup, in order of arrival.
+        self._in_lookup: set[Revocable] = set()
+        self._lookups: set[asyncio.Task[None]] = set()
         self._turn = 0
 
-    def add(self, lasting: Revocable) -> None:
+    def add(self, stream: Revocable) -> None:
         """Watch a stream. Anonymous callers are included: a reload can close their route."""
-        if lasting.admission is not None:
-            self._lasting[lasting] = _Watched(lasting.admission)
+        if stream.admission is not None:
+            self._watched[stream] = _Watched(stream.admission)
 
-    def remove(self, lasting: Revocable) -> None:
+    def remove(self, stream: Revocable) -> None:
         """Stop watching a stream that has ended."""
-        self._lasting.pop(lasting, None)
-        self._doubted.pop(lasting, None)
+        self._watched.pop(stream, None)
+        self._waiting.pop(stream, None)
 
     def tick(self, now: float) -> None:
         """Recheck everything, every other tick."""
         self._turn = (self._turn + 1) % _EVERY
         if self._turn:
             return
-        for lasting, watched in list(self._lasting.items()):
+        for stream, watched in list(self._watched.items()):
             verdict = self._verdict(watched)
             if isinstance(verdict, Refusal):
-                self._end(lasting, verdict)
-            elif verdict is not None and lasting not in self._asking:
-                self._doubted[lasting] = verdict
-        while len(self._askers) < min(_AT_ONCE, len(self._doubted)):
-            asker = self._loop.create_task(self._ask())
-            self._askers.add(asker)
-            asker.add_done_callback(self._askers.discard)
+                self._end(stream, verdict)
+            elif verdict is not None and stream not in self._in_lookup:
+                self._waiting[stream] = verdict
+        while len(self._lookups) < min(_AT_ONCE, len(self._waiting)):
+            lookup = self._loop.create_task(self._look_up())
+            self._lookups.add(lookup)
+            lookup.add_done_callback(self._lookups.discard)
 
     def _verdict(self, watched: _Watched) -> Refusal | PendingDecision | None:
         if watched.gate is self.gate:
@@ -90,42 +90,42 @@ class RevocationWatcher:
 
     def close(self) -> None:
         """Stop watching."""
-        for asker in self._askers:
-            asker.cancel()
-        self._lasting.clear()
+        for lookup in self._lookups:
+            lookup.cancel()
+        self._watched.clear()
 
-    async def _ask(self) -> None:
+    async def _look_up(self) -> None:
         """Process lookups one after another. Starting lookups only at ticks would delay thousands of streams by minutes
         after a flush of the caches."""
-        while self._doubted:
-            lasting = next(iter(self._doubted))
-            waiting = self._doubted.pop(lasting)
-            self._asking.add(lasting)
+        while self._waiting:
+            stream = next(iter(self._waiting))
+            waiting = self._waiting.pop(stream)
+            self._in_lookup.add(stream)
             try:
-                self._apply(lasting, await self.gate.resolve_recheck(waiting))
+                self._apply(stream, await self.gate.resolve_recheck(waiting))
             finally:
-                self._asking.discard(lasting)
+                self._in_lookup.discard(stream)
 
-    def _apply(self, lasting: Revocable, refusal: Refusal | None) -> None:
-        if lasting not in self._lasting:
+    def _apply(self, stream: Revocable, refusal: Refusal | None) -> None:
+        if stream not in self._watched:
             return
         if refusal is not None and refusal.code == "storage_unavailable":
-            self._tolerate_outage(lasting, refusal)
+            self._tolerate_outage(stream, refusal)
         elif refusal is not None:
-            self._end(lasting, refusal)
+            self._end(stream, refusal)
         else:
-            self._lasting[lasting].unknown_since = None
+            self._watched[stream].unknown_since = None
 
-    def _tolerate_outage(self, lasting: Revocable, refusal: Refusal) -> None:
+    def _tolerate_outage(self, stream: Revocable, refusal: Refusal) -> None:
         """Handle a store outage: short ones are tolerated, longer ones end the stream, because access must not rest on
         a guess."""
-        watched, now = self._lasting[lasting], self._loop.time()
+        watched, now = self._watched[stream], self._loop.time()
         since = watched.unknown_since
         if since is None:
             watched.unknown_since = now
         elif now - since > _PATIENCE:
-            self._end(lasting, refusal)
+            self._end(stream, refusal)
 
-    def _end(self, lasting: Revocable, refusal: Refusal) -> None:
-        self.remove(lasting)
-        lasting.revoke(refusal)
+    def _end(self, stream: Revocable, refusal: Refusal) -> None:
+        self.remove(stream)
+        stream.revoke(refusal)

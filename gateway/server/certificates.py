@@ -5,16 +5,15 @@ import ssl
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
+
+from cryptography import x509
 
 from gateway.errors import CannotStart, Problem
 from gateway.settings.model import Settings
 from gateway.settings.model_tls import CertificateSettings, certificate_key
 from gateway.settings.reader import InvalidValue
 from gateway.settings.types_network import check_private
-
-if TYPE_CHECKING:
-    from cryptography import x509
 
 Certificates = tuple[CertificateSettings, ...]
 
@@ -84,7 +83,7 @@ def invalid_dates(certificates: Certificates, now: datetime) -> Iterator[Invalid
                 yield InvalidDate(f"{certificate_key(certificates, number)}.{name}", file, reason)
 
 
-def _invalid_dates(chain: "Sequence[x509.Certificate]", now: datetime) -> Iterator[str]:
+def _invalid_dates(chain: Sequence[x509.Certificate], now: datetime) -> Iterator[str]:
     begins = max((one.not_valid_before_utc for one in chain), default=now)
     ends = min((one.not_valid_after_utc for one in chain), default=None)
     if begins > now:
@@ -143,9 +142,7 @@ def _reason(error: Exception) -> str:
     return str(reason or getattr(error, "strerror", None) or error)
 
 
-def _read(file: str) -> "Sequence[x509.Certificate]":
-    from cryptography import x509  # 1 MiB, for listeners with TLS only
-
+def _read(file: str) -> Sequence[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(Path(file).read_bytes())
     except (OSError, ValueError):
@@ -154,8 +151,6 @@ def _read(file: str) -> "Sequence[x509.Certificate]":
 
 def _names(certificate: CertificateSettings) -> list[str]:
     """The DNS names of a certificate (RFC 6125 6.4.4: its common name has no meaning)."""
-    from cryptography import x509  # as above
-
     chain = _read(certificate.certificate)
     if not chain:
         return []

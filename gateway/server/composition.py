@@ -43,6 +43,7 @@ from gateway.settings.model import Settings
 from gateway.wire.addresses import TrustedProxies, is_loopback
 from gateway.wire.fields import FieldRules
 
+# Only annotations. Pages and tracing are imported if they are configured.
 if TYPE_CHECKING:
     from gateway.api.pages.endpoints import Pages
     from gateway.observability.tracing import Tracer

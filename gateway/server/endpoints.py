@@ -32,6 +32,7 @@ from gateway.policy.policy import Policy
 from gateway.server.resources import Resources
 from gateway.settings.model import Settings
 
+# Only annotations. Sessions, pages and mail are imported if they are configured.
 if TYPE_CHECKING:
     from gateway.accounts.browser_sessions import BrowserSessions
     from gateway.api.pages.endpoints import Pages

@@ -31,6 +31,7 @@ from gateway.server.workers import in_daemon_thread
 from gateway.settings.declare import declared
 from gateway.settings.model import AccountsSettings, SessionSettings, Settings
 
+# Only annotations. Pages and mail are imported if they are configured.
 if TYPE_CHECKING:
     from gateway.api.pages.endpoints import Pages
     from gateway.api.pages.site import Site

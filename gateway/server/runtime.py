@@ -26,6 +26,7 @@ from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import Field, FieldRules, RequestFields
 from gateway.wire.request_ids import RequestIds
 
+# Only annotations. Tracing is imported if it is configured, and WebSockets over ASGI by the ASGI application.
 if TYPE_CHECKING:
     from gateway.observability.tracing import Tracer
     from gateway.server.asgi.upstream_websocket import UpstreamSocket

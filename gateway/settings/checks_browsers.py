@@ -14,6 +14,7 @@ from gateway.settings.types import format_duration
 from gateway.wire.addresses import is_loopback, is_trusted_transport
 from gateway.wire.hosts import ServedHosts, canonical_host
 
+# Only an annotation. The list is parsed for a configuration with origins.
 if TYPE_CHECKING:
     from publicsuffixlist import PublicSuffixList
 

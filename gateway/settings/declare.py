@@ -7,10 +7,9 @@ The reader, the JSON Schema and the reference in docs/ use the same declaration.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, dataclass_transform
+from typing import Any, Final, NamedTuple, TypeVar, dataclass_transform
 
-if TYPE_CHECKING:
-    from gateway.settings.types import FieldType
+from gateway.settings.types import FieldType
 
 T = TypeVar("T")
 REQUIRED: Final[Any] = object()
@@ -31,7 +30,7 @@ class Key(NamedTuple):
 
     name: str
     attribute: str
-    kind: "FieldType[Any]"
+    kind: FieldType[Any]
     about: str
     default: Any
 
@@ -40,7 +39,7 @@ class Key(NamedTuple):
         return self.default is REQUIRED
 
 
-def setting(kind: "FieldType[Any]", about: str, *, default: Any = REQUIRED) -> Any:
+def setting(kind: FieldType[Any], about: str, *, default: Any = REQUIRED) -> Any:
     """Declare a key. Without a default, it is required."""
     metadata = {_KEY: (kind, about, default)}
     if default is REQUIRED:

@@ -131,11 +131,11 @@ class Database:
     async def ping(self) -> bool:
         """Return whether the database answers, takes changes and has the tables and rights that sign-ins need, within
         the limit of a read. Ignores the circuit breaker. For a local file, waits for its turn to write."""
-        turnstile = self._writes if self._is_local else None
+        semaphore = self._writes if self._is_local else None
         try:
-            if turnstile is not None:
-                await turnstile.enter(_LOCAL_PATIENCE)
-            lacks = await self._limited(*self._reading_task(self._opened.check, turnstile), self._limits.read)
+            if semaphore is not None:
+                await semaphore.enter(_LOCAL_PATIENCE)
+            lacks = await self._limited(*self._reading_task(self._opened.check, semaphore), self._limits.read)
         except StorageUnavailable:
             return False
         if lacks is not None:
@@ -175,29 +175,29 @@ class Database:
 
     # ---- limits and errors
 
-    async def _admit(self, turnstile: FairSemaphore, patience: float) -> None:
+    async def _admit(self, semaphore: FairSemaphore, patience: float) -> None:
         if not self._breaker.admits():
             raise StorageUnavailable("database", AWAY)
         try:
-            await turnstile.enter(max(patience, _LOCAL_PATIENCE) if self._is_local else patience)
+            await semaphore.enter(max(patience, _LOCAL_PATIENCE) if self._is_local else patience)
         except StorageUnavailable as error:
             if error.reason != AWAY:
                 self._report(error.reason)
             raise
 
     def _reading_task(
-        self, work: Work[T], turnstile: FairSemaphore | None = None
+        self, work: Work[T], semaphore: FairSemaphore | None = None
     ) -> "tuple[asyncio.Task[T], _Progress]":
         progress = _Progress(self._breaker.now())
-        return self._start(greenlet_spawn(_with_repeats, lambda: self._read_once(work, progress)), turnstile), progress
+        return self._start(greenlet_spawn(_with_repeats, lambda: self._read_once(work, progress)), semaphore), progress
 
-    def _start(self, running: Coroutine[Any, Any, T], turnstile: FairSemaphore | None) -> "asyncio.Task[T]":
-        """Start the work as a task that leaves the turnstile when it ends."""
+    def _start(self, running: Coroutine[Any, Any, T], semaphore: FairSemaphore | None) -> "asyncio.Task[T]":
+        """Start the work as a task that leaves the semaphore when it ends."""
         task = asyncio.get_running_loop().create_task(running)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
-        if turnstile is not None:
-            task.add_done_callback(lambda task: turnstile.leave(succeeded=_has_answered(task)))
+        if semaphore is not None:
+            task.add_done_callback(lambda task: semaphore.leave(succeeded=_has_answered(task)))
         return task
 
     async def _limited(self, task: "asyncio.Task[T]", progress: _Progress, limit: float) -> T:

@@ -78,23 +78,25 @@ def test_each_folder_of_the_source_is_a_package() -> None:
 
 
 def unexplained(source: str) -> list[int]:
-    """The lines of first imports in functions without a reason: a comment on the line or above it, or a docstring that
-    speaks of the import."""
+    """The lines of TYPE_CHECKING blocks, and of first imports in functions, without a reason: a comment on the line or
+    above it, or a docstring that speaks of the import."""
     lines, found = source.splitlines(), []
     for function in ast.walk(ast.parse(source)):
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             imports = [node.lineno for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)]
             if not imports or "import" in (ast.get_docstring(function) or "").lower():
                 continue
-            first = min(imports)
-            if "#" not in lines[first - 1] and not lines[first - 2].lstrip().startswith("#"):
-                found.append(first)
-    return sorted(set(found))
+            found.append(min(imports))
+    found += [number for number, line in enumerate(lines, start=1) if line == "if TYPE_CHECKING:"]
+    explained = [line.lstrip().startswith("#") for line in lines]
+    return sorted({number for number in found if "#" not in lines[number - 1] and not explained[number - 2]})
 
 
-def test_an_import_in_a_function_has_a_reason() -> None:
+def test_an_import_in_a_function_or_for_annotations_has_a_reason() -> None:
     assert unexplained("def f():\n    import x\n") == [2]
     assert unexplained("def f():\n    import x  # 4 MiB\n    import y\n") == []
+    assert unexplained("import x\nif TYPE_CHECKING:\n    import y\n") == [2]
+    assert unexplained("# 4 MiB\nif TYPE_CHECKING:\n    import x\n") == []
     files = sorted((ROOT / "gateway").rglob("*.py"))
     found = {str(file.relative_to(ROOT)): lines for file in files if (lines := unexplained(file.read_text()))}
     assert found == {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.wire.addresses import is_loopback, is_trusted_transport
 
+# Only annotations. A gateway without external issuers does not import httpx.
 if TYPE_CHECKING:
     import ssl
 

@@ -16,6 +16,7 @@ from gateway.server.asgi.response import AsgiResponse
 from gateway.server.protocol.asgi_bridge import api_scope
 from gateway.server.runtime import Runtime
 
+# Only an annotation. Imported at the first WebSocket.
 if TYPE_CHECKING:
     from gateway.server.asgi.websocket import AsgiWebSocket
 
