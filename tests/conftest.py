@@ -23,6 +23,7 @@ pytest_plugins = [
     "tests.support.upstreams",
     "tests.support.gateways",
     "tests.support.smtp",
+    "tests.support.statements",
 ]
 
 # Without stored bytecode every started gateway compiles its modules again, which takes longer than the rest of its
