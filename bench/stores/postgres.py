@@ -114,14 +114,17 @@ class PostgresServer:
     def pause(self) -> None:
         """Suspend it: it keeps every connection, accepts new ones, and answers none."""
         assert self._process is not None
+        psutil.Process(self._process.pid).suspend()  # first, so that it starts no process that is missed below
         for process in self._family(self._process.pid):
-            process.suspend()
+            with suppress(psutil.NoSuchProcess):  # a process of a closed connection, which has just ended
+                process.suspend()
 
     def resume(self) -> None:
         """Resume it."""
         assert self._process is not None
         for process in self._family(self._process.pid):
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
     def revive(self) -> None:
         """Make it run and answer again, in any state."""
