@@ -77,9 +77,24 @@ def answering(answer: bytes) -> Handler:
     return respond
 
 
-@pytest.fixture
-def upstream(tmp_path: Path) -> Iterator[Upstream]:
-    running = start_upstream(tmp_path, None, ours=True)
+def paced(answer: bytes, heads: list[bytes]) -> Handler:
+    """A connection handler that answers each request with these bytes and keeps its head. After 200 requests it answers
+    slowly, because a generator at full rate takes a whole core."""
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                heads.append(await reader.readuntil(b"\r\n\r\n"))
+                if len(heads) > 200:
+                    await asyncio.sleep(0.01)
+                writer.write(answer)
+
+    return respond
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    running = start_upstream(tmp_path_factory.mktemp("upstream"), None, ours=True)
     yield running
     running.running.stop()
 
@@ -301,6 +316,11 @@ class TestReport:
         path = tmp_path / f"picture.{suffix}"
         plot.plot(result(outcome("gateway", 40), outcome("envoy", 90), outcome("slow", 4000)), path)
         assert path.stat().st_size > 1000
+
+    def test_latency_and_growth_are_drawn(self, tmp_path: Path) -> None:
+        if not plot.available():
+            pytest.skip("matplotlib is not installed")
+        path = tmp_path / "picture.svg"
         delays = {"p50": 1.0, "p99": 2.0, "p999": 3.0, "longest": 4.0}
         plot.plot_latency({rate: {"direct": delays, "gateway": delays} for rate in ("500", "2000")}, path)
         assert path.stat().st_size > 1000
@@ -420,9 +440,11 @@ class TestLoad:
         assert differing == {b"traceparent", b"X-Correlation-Id"}
 
     @pytest.mark.parametrize("use_wrk", [True, False])
-    def test_a_generator_counts_answers_and_latency(self, upstream: Upstream, use_wrk: bool) -> None:
-        driver = Driver(None, 4, use_wrk=use_wrk)
-        load = driver.drive(f"http://127.0.0.1:{upstream.port}/api/items/42", [ASKED], 1)
+    async def test_a_generator_counts_answers_and_latency(self, use_wrk: bool) -> None:
+        heads: list[bytes] = []
+        async with listening(paced(ANSWER, heads)) as port:
+            driver = Driver(None, 4, use_wrk=use_wrk)
+            load = await asyncio.to_thread(driver.drive, f"http://127.0.0.1:{port}/api/items/42", [ASKED], 1)
         assert load.failed == 0
         assert load.requests > 100
         assert 0 < load.p50 <= load.p90 <= load.p99 <= load.p999 < 1000
@@ -431,13 +453,7 @@ class TestLoad:
     async def test_a_generator_sends_each_head_before_it_repeats_one(self, use_wrk: bool) -> None:
         heads: list[bytes] = []
 
-        async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-                while True:
-                    heads.append(await reader.readuntil(b"\r\n\r\n"))
-                    writer.write(ANSWER)
-
-        async with listening(respond) as port:
+        async with listening(paced(ANSWER, heads)) as port:
             url = f"http://127.0.0.1:{port}/api/items/42"
             requests = varying(url, "x")[:40]
             driver = Driver(None, 1, use_wrk=use_wrk)
@@ -450,13 +466,7 @@ class TestLoad:
 
     @pytest.mark.parametrize("use_wrk", [True, False])
     async def test_a_refusal_is_an_error_unless_it_is_expected(self, use_wrk: bool) -> None:
-        async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-                while True:
-                    await reader.readuntil(b"\r\n\r\n")
-                    writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-
-        async with listening(respond) as port:
+        async with listening(paced(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", [])) as port:
             url = f"http://127.0.0.1:{port}/api/items/42"
             driver = Driver(None, 2, use_wrk=use_wrk)
             refused = await asyncio.to_thread(driver.drive, url, [ASKED], 1, status=403)
@@ -485,6 +495,7 @@ class TestProcesses:
             deadline = time.monotonic() + 20
             while len(used := running.cpu_seconds()) < 2 or min(used.values()) < 0.2:
                 assert time.monotonic() < deadline
+                time.sleep(0.02)
             assert running.memory().rss > 2**20
         finally:
             running.stop()
@@ -549,7 +560,7 @@ class TestComparison:
         comparison = Comparison(
             Environment(tmp_path, None, upstream.port, Signer()), Driver(None, 2, use_wrk=False), messages.append
         )
-        found = comparison.run([UvicornHello(), Broken()], Plan(rounds=2, seconds=0.3, warm_up=0.2))
+        found = comparison.run([UvicornHello(), Broken()], Plan(rounds=2, seconds=0.15, warm_up=0.1))
         measured = [(each.name, each.traffic, len(each.windows)) for each in found]
         assert measured == [("uvicorn-hello", "varying", 2), ("uvicorn-hello", "repeated", 2)]
         assert found[0].spread(rps).median > 50
@@ -589,7 +600,7 @@ class TestComparison:
         environment = Environment(tmp_path, None, upstream.port, Signer())
         messages: list[str] = []
         found = websocket.measure(
-            environment, [Relay(), Broken()], rounds=1, seconds=0.3, tell=messages.append, cpus=None
+            environment, [Relay(), Broken()], rounds=1, seconds=0.15, tell=messages.append, cpus=None
         )
         assert list(found) == ["relay"]
         assert found["relay"]["messages_per_second"] > 50
@@ -619,7 +630,7 @@ class TestComparison:
     def test_ours_and_theirs_are_verified_alike(self, tmp_path: Path, upstream: Upstream) -> None:
         environment = Environment(tmp_path, None, upstream.port, Signer())
         with environment.running_peer(NaiveStarlette()) as running_peer:
-            window = measure(running_peer, Driver(None, 2, use_wrk=False), 0.3, REFUSED)
+            window = measure(running_peer, Driver(None, 2, use_wrk=False), 0.15, REFUSED)
             assert window.requests > 0
             assert dataclasses.asdict(running_peer.running.memory())["rss"] > 0
 
