@@ -12,6 +12,7 @@ from typing import Any, Final
 from tests.support.raw import MiB
 
 _WARM: Final = 0.25  # share of the time in which caches fill
+_CHARTED: Final = 60.0  # seconds from which a run gets a chart
 _TITLES: Final = {
     "memory": "resident memory (MiB)",
     "descriptors": "descriptors",
@@ -72,12 +73,13 @@ def cost(samples: Sequence[Sample]) -> float:
 
 
 def write(samples: Sequence[Sample], summary: dict[str, Any], folder: Path) -> Path:
-    """Write the samples as JSON, and as a chart if matplotlib is installed. Returns the path without suffix."""
+    """Write the samples as JSON, and those of a minute or more as a chart if matplotlib is installed. Returns the path
+    without suffix."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
     data = {"summary": summary, "samples": [asdict(sample) for sample in samples]}
     file.with_suffix(".json").write_text(json.dumps(data, indent=1), encoding="utf-8")
-    if importlib.util.find_spec("matplotlib") is not None:
+    if samples[-1].at >= _CHARTED and importlib.util.find_spec("matplotlib") is not None:
         _plot(samples, file.with_suffix(".svg"))
     return file
 

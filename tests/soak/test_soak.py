@@ -25,7 +25,7 @@ SLOWER = 2.0  # times the first half: how much p99 and CPU time can grow in the 
 DELAY = 250.0  # milliseconds by which other processes of a busy machine can delay the p99 of the second half
 LOST = 0.005  # share of good requests that restarts of a target can abort
 SLOW_STORAGE = 0.02  # share that a busy disk can delay beyond the time limits of the database
-RESTARTS = 15.0  # seconds between two restarts of a target
+RESTARTS = min(15.0, SECONDS / 2)  # seconds between two restarts of a target
 RELOADS = min(60.0, SECONDS / 5)
 
 
