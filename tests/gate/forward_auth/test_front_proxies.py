@@ -6,6 +6,7 @@ gateway refuses, the front proxy must refuse with the same status.
 """
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Final, Literal
 from urllib.parse import unquote_to_bytes
 
@@ -15,7 +16,7 @@ from tests.advisories.test_forwarded_trust import HEARSAY
 from tests.advisories.test_identity_headers import FORGED, NAMES
 from tests.advisories.test_paths import ALWAYS, STRICT
 from tests.gate.forward_auth.snippets import FrontProxy, binary_of, program
-from tests.support.gateways import Gateways
+from tests.support.gateways import Gateways, signed_in
 from tests.support.processes import PASSWORD, Account, Gateway
 from tests.support.raw import Address, Answer, Caller, NoAnswer
 from tests.support.recording import Exchange, Received, RecordingUpstream
@@ -80,10 +81,16 @@ def seen(received: Received) -> tuple[object, ...]:
     return received.method, unquote_to_bytes(received.target.replace(b"%2F", b"%252F")), *folded
 
 
+@cache
+def asked_directly(gateway: Gateway, upstream: RecordingUpstream, data: bytes) -> tuple[Answer | None, list[Received]]:
+    """The response of the gateway, and the requests at the upstream. All front proxies are compared with the same."""
+    upstream.requests.clear()
+    return ask(gateway.address, data), list(upstream.requests)
+
+
 def difference(front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream, data: bytes) -> str | None:
     """The difference between the two for a request; None without any."""
-    upstream.requests.clear()
-    ours, direct = ask(gateway.address, data), list(upstream.requests)
+    ours, direct = asked_directly(gateway, upstream, data)
     upstream.requests.clear()
     its, passed = ask(front.address, data), list(upstream.requests)
     assert ours is not None
@@ -135,7 +142,7 @@ def requests(user: Account, admin: Account) -> Iterator[bytes]:
 def test_the_proxy_in_front_decides_as_the_gateway_does(
     front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream
 ) -> None:
-    user, admin = (gateway.login(f"{name}@example.com") for name in ("user", "admin"))
+    user, admin = (signed_in(gateway, f"{name}@example.com") for name in ("user", "admin"))
     asked = list(requests(user, admin))
     assert len(asked) > 150
     found = {data: found for data in asked if (found := difference(front, gateway, upstream, data)) is not None}
@@ -163,7 +170,7 @@ def forged_fields(front: FrontProxy) -> list[str]:
 def test_an_untrusted_client_sets_no_header_of_the_upstream(
     front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream, path: str
 ) -> None:
-    line = gateway.login("user@example.com").line
+    line = signed_in(gateway, "user@example.com").line
     for fields in packed(forged_fields(front)):
         upstream.requests.clear()
         answer = ask(front.address, request(path, fields=[*fields, line]))
@@ -173,7 +180,7 @@ def test_an_untrusted_client_sets_no_header_of_the_upstream(
 
 
 def test_nor_over_a_websocket(front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream) -> None:
-    line = gateway.login("user@example.com").line
+    line = signed_in(gateway, "user@example.com").line
     upstream.on("/sockets/x", echoing())
     for fields in packed(forged_fields(front)):
         upstream.requests.clear()
@@ -193,7 +200,7 @@ VERIFY_SPELLINGS: Final = ["/_gateway/verify", "/_gateway/verify/", "/_gateway/%
 
 
 def no_verdict(front: FrontProxy, gateway: Gateway, path: str) -> None:
-    line = gateway.login("user@example.com").line
+    line = signed_in(gateway, "user@example.com").line
     asked = ["X-Forwarded-Uri: /api/x", "X-Original-URI: /api/x", "X_Original_URI: /api/x", "X-Forwarded-Method: GET"]
     for fields in ([asked[0]], [asked[1]], asked):
         for upgrade in ([], ["Connection: Upgrade", "Upgrade: websocket"]):
@@ -218,7 +225,7 @@ def test_nor_where_paths_are_relaxed(relaxed_front: FrontProxy, relaxed: Gateway
 def test_it_decides_as_the_gateway_does_where_paths_are_relaxed(
     relaxed_front: FrontProxy, relaxed: Gateway, upstream: RecordingUpstream
 ) -> None:
-    admin = relaxed.login("admin@example.com")
+    admin = signed_in(relaxed, "admin@example.com")
     paths = [*ALWAYS.values(), *STRICT.values(), "//public/a", "/public//a", "/public/a;b", "/public/a%3bb",
              "/public/a%23b", "/public/a%3Fb", "/public/a%2541", "/public/a%252Fb", "/kept/a%3Bb/x", "/kept//a%2Fb/x",
              "/stripped//a%3Bb", "/admin;a=b/x", "//admin/x"]  # fmt: skip
@@ -271,7 +278,7 @@ def test_a_websocket_goes_through_the_gateway(front: FrontProxy, gateway: Gatewa
 
 
 def test_a_body_reaches_the_upstream(front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream) -> None:
-    line = gateway.login("user@example.com").line
+    line = signed_in(gateway, "user@example.com").line
     answer = ask(front.address, request("/api/x", method="POST", fields=[line], body=b"a body"))
     assert answer is not None
     assert answer.status == 200
