@@ -163,13 +163,14 @@ def test_a_reloaded_configuration_resets_no_count() -> None:
 
 @pytest.mark.parametrize(("limited", "most"), [(1, 100_000), (10, 100_000), (2000, 200_000)])
 def test_all_limits_together_remember_a_bounded_number_of_callers(limited: int, most: int) -> None:
-    routes = [{"path": f"/{number}", "rate_limit": MINUTE | {"by": "address"}} for number in range(limited)]
+    routes = [{"path": f"/{number}", "rate_limit": MINUTE | {"by": "user"}} for number in range(limited)]
     policy = policy_of(routes)
     limits = Limits(policy.routes, clock=Clock())
     found = [limit for route in policy.routes if (limit := limits.of(route)) is not None]
     per_route = most // limited * 11 // 10
+    request = Request("10.0.0.1")
     for limit in found:
         for number in range(per_route):
-            limit.count(None, Request(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"))
+            limit.count(str(number), request)
     assert len(found) == limited
     assert sum(len(limit.buckets) for limit in found) <= most
