@@ -1,16 +1,15 @@
 """B. Client address, scheme and host are accepted only from trusted proxies."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support import launcher
 from tests.support.configurations import changed
 from tests.support.expectations import passes, refuses
 from tests.support.faces import stock
 from tests.support.gateways import Gateways
-from tests.support.processes import PROJECT, Account, Gateway, command, write_configuration
+from tests.support.processes import Account, Gateway, command, write_configuration
 from tests.support.recording import RecordingUpstream
 from tests.support.wording import request
 
@@ -62,9 +61,7 @@ def test_CVE_2026_76835_trusting_every_network_is_refused_at_start(gateways: Gat
     assert "server.trusted_proxies" in output, output
     assert "Traceback" not in output
     code = "import gateway.app; gateway.app.create_app_from_environment()"
-    started = subprocess.run(
-        [sys.executable, "-c", code], env={"GATEWAY_CONFIG": str(config)}, cwd=PROJECT, check=False, timeout=20
-    )
+    started = launcher.run(["-c", code], env={"GATEWAY_CONFIG": str(config)}, timeout=20)
     assert started.returncode != 0
 
 

@@ -1,15 +1,11 @@
 """A running `gateway serve` for the comparison, with people whose ids are fixed."""
 
 import asyncio
-import json
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 
-from bench.peers.peer import ROOT
-from bench.processes import free_port, start, wait_for_port
 from gateway.accounts.store import NewUser
 from gateway.analysis.explain import Person
 from gateway.identity.access_token import Tokens
@@ -22,6 +18,7 @@ from gateway.storage.users import Users
 from tests.properties.parity import UPSTREAMS, Asked
 from tests.properties.parity_envoy import outcome
 from tests.properties.parity_lab import Echo
+from tests.support.processes import Gateway
 
 _SECRET: Final = "for the comparison of decisions only"
 # Refusals that follow the decision of the policy.
@@ -64,15 +61,10 @@ class Live:
 
     @contextmanager
     def serving(self, document: dict[str, Any]) -> Iterator[None]:
-        """Run a gateway with this configuration. Raises BenchError if it does not start."""
-        self._port = free_port()
-        file = self._folder / "gateway.yaml"
-        file.write_text(json.dumps(self._completed(document)))
-        command = [sys.executable, "-m", "gateway", "serve", "--config", str(file)]
-        environment = {"PYTHONPATH": str(ROOT)}
-        gateway = start(command, cpus=None, environment=environment, directory=self._folder, name="gateway")
+        """Run a gateway with this configuration. Raises AssertionError if it does not start."""
+        gateway = Gateway("serve", self._completed(document), self._folder).start()
         try:
-            wait_for_port(gateway, self._port)
+            self._port = gateway.address[1]
             yield
         finally:
             gateway.stop()
@@ -80,7 +72,7 @@ class Live:
     def _completed(self, document: dict[str, Any]) -> dict[str, Any]:
         return {
             **document,
-            "server": {**document["server"], "port": self._port, "drain": "0s"},
+            "server": {**document["server"], "drain": "0s"},
             "storage": {"database": self._database},
             "tokens": {"keys": [{"kid": "k1", "algorithm": "HS256", "secret": _SECRET}]},
             "observability": {"access_log": "off"},

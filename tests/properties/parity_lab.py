@@ -10,17 +10,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from bench.peers.caddy import find_program
 from bench.peers.gateway import connection
-from bench.peers.peer import ROOT
 from bench.processes import BenchError, free_port, start, wait_for_port
 from gateway.cli.program import run
 from tests.properties.parity import PEOPLE, ROLES, UPSTREAMS, Route
 from tests.support import launcher
-
-PASSWORD: Final = "correct horse battery"
+from tests.support.processes import PASSWORD, Gateway
 
 
 class Echo:
@@ -89,22 +87,21 @@ class ParityLab:
 
     @contextmanager
     def pair(self, routes: list[Route], *, native: bool) -> Iterator[Pair]:
-        """Start both. Raises BenchError if one does not start."""
+        """Start both. Raises BenchError or AssertionError if one does not start."""
         self._number += 1
         folder = self.directory / f"pair-{self._number}"
         folder.mkdir()
         port, envoy_port = free_port(), free_port()
-        file = folder / "gateway.yaml"
-        file.write_text(json.dumps(self._configuration(folder, port, routes)))
+        gateway = Gateway("serve", self._configuration(folder, port, routes), folder)
+        gateway.port = port
         bootstrap = folder / "envoy.yaml"
         way = ["--native"] if native else []
-        bootstrap.write_text(_gateway("export", "envoy", *way, "--listen", f"127.0.0.1:{envoy_port}", config=file))
+        bootstrap.write_text(
+            _gateway("export", "envoy", *way, "--listen", f"127.0.0.1:{envoy_port}", config=gateway.config)
+        )
         with ExitStack() as stack:
-            command = [sys.executable, "-m", "gateway", "serve", "--config", str(file)]
-            environment = {"PYTHONPATH": str(ROOT)}
-            gateway = start(command, cpus=None, environment=environment, directory=folder, name="gateway")
             stack.callback(gateway.stop)
-            wait_for_port(gateway, port)
+            gateway.start()
             tokens = _tokens(port)
             envoy = start(
                 [find_program("envoy") or "envoy", "-c", str(bootstrap), "--concurrency", "1",
