@@ -3,7 +3,8 @@
 #   make run     install into .venv and start the demo: a gateway, an echo upstream, accounts to try
 #   make test    the whole test suite
 #   make lint    formatting, lint rules, types, import rules, complete lock files, prose
-#   make native  compile the hot path in place, for more speed (requires a C compiler; make interpreted removes it)
+#   make native  compile the hot path in place, for more speed: some minutes, requires a C compiler
+#   make interpreted  remove the compiled modules, so that the source runs again
 #   make test-native  compile a copy in build/native-test and run the tests of the hot path on it
 #   make docs    generate config/schema.json, docs/configuration.md, docs/conformance.md and parts of docs/api
 #   make site    build the documentation as a site in build/site, and fail for a broken link
@@ -11,7 +12,7 @@
 #   make soak    an hour of mixed traffic on one worker, drawn into build/soak (SOAK_SECONDS=600 for ten minutes)
 #   make bench   the benchmark against other proxies (bench-quick: a short run; bench-accounts: the account service)
 #
-# Another interpreter: make run PYTHON=python3.12
+# Another interpreter: make clean run PYTHON=python3.12 (an existing .venv keeps its interpreter)
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -50,11 +51,13 @@ test-native: native-copy
 	cd build/native-test && $(abspath $(BIN))/python -m gateway --version | grep -F "(native)"
 	cd build/native-test && $(abspath $(BIN))/python -m pytest $(SUITE) $(NATIVE_TESTS)
 
-native: $(VENV)/.installed-to-test
+native: $(VENV)/.installed-to-run
 	$(BIN)/python hatch_build.py
+	@$(BIN)/gateway --version
 
 interpreted: $(VENV)/.installed-to-run
 	$(BIN)/python hatch_build.py --remove
+	@$(BIN)/gateway --version
 
 docs: $(VENV)/.installed-to-test
 	$(BIN)/python -m gateway.settings.schema > config/schema.json

@@ -13,14 +13,18 @@ GATEWAY_NATIVE_OPTIMIZE is the optimisation level of the C compiler: 2, or 0 for
 
 import argparse
 import hashlib
+import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
+import time
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -51,24 +55,30 @@ def compile_into(folder: Path) -> list[Path]:
         sys.exit(f"the native build requires {missing}")
     from mypyc.build import mypycify
     from setuptools import Distribution
+    from setuptools.errors import CompileError, LinkError
 
     os.chdir(ROOT)
     files = sources()
+    print(f"Compiling {len(files)} modules, which takes one to three minutes …", flush=True)
     options = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(folder / "cache")]
     # Modules that stay interpreted can import libraries of an extra, which the environment of a build lacks.
     options += ["--follow-imports", "silent"]
-    extensions = mypycify(
-        [*options, *files],
-        group_name=GROUP,
-        target_dir=str(folder / "c"),
-        multi_file=True,  # One file would need several times the memory and the time of the C compiler.
-        opt_level=_optimize(),
-        debug_level="0",
-    )
+    with _without_known_warnings():
+        extensions = mypycify(
+            [*options, *files],
+            group_name=GROUP,
+            target_dir=str(folder / "c"),
+            multi_file=True,  # One file would need several times the memory and the time of the C compiler.
+            opt_level=_optimize(),
+            debug_level="0",
+        )
     distribution = Distribution({"name": GROUP, "ext_modules": extensions, "cmdclass": {"build_ext": _parallel()}})
     command: Any = distribution.get_command_obj("build_ext")
     command.build_lib, command.build_temp = str(folder / "lib"), str(folder / "objects")
-    distribution.run_command("build_ext")
+    try:
+        distribution.run_command("build_ext")
+    except (CompileError, LinkError):
+        sys.exit(f"the C compiler {_compiler()} failed; its own messages are above")
     built = sorted((folder / "lib").rglob(f"*{sysconfig.get_config_var('EXT_SUFFIX')}"))
     if len(built) != len(files) + 1:
         sys.exit(f"{len(built)} extension modules were built of {len(files)} sources and their library")
@@ -77,11 +87,27 @@ def compile_into(folder: Path) -> list[Path]:
 
 def missing_tool() -> str | None:
     """The missing part of a C compiler, or None. A compiler without the headers of Python cannot compile either."""
-    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
-    if shutil.which(compiler) is None:
-        return f"the C compiler {compiler}"
+    if shutil.which(_compiler()) is None:
+        return f"the C compiler {_compiler()}"
     headers = Path(sysconfig.get_path("include"))
     return None if (headers / "Python.h").exists() else f"the headers of Python in {headers}"
+
+
+def _compiler() -> str:
+    command: str = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    return command.split()[0]
+
+
+@contextmanager
+def _without_known_warnings() -> Iterator[None]:
+    """Print the messages of mypyc, except that a generator becomes a list, which is as fast and means the same here."""
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):
+            yield
+    finally:
+        known = "warning: Treating generator comprehension as list\n"
+        print(*(line for line in printed.getvalue().splitlines(True) if not line.endswith(known)), sep="", end="")
 
 
 def _optimize() -> str:
@@ -146,11 +172,19 @@ def _is_wanted() -> bool:
 
 def build_in_place() -> None:
     """Compile, and replace the extension modules of the checkout."""
+    for target in sorted({ROOT, *((ROOT / source).parent for source in sources())}):
+        if not os.access(target, os.W_OK):
+            sys.exit(f"the folder {target} is not writable")
+    began = time.time()
     with TemporaryDirectory(prefix="gateway-native-") as folder:
         built = compile_into(Path(folder))
         remove()
         for path in built:
-            shutil.copy(path, ROOT / path.relative_to(Path(folder) / "lib"))
+            module = ROOT / path.relative_to(Path(folder) / "lib")
+            shutil.copy(path, module)
+            # A source that changes during the compilation is newer than its module (gateway.outdated).
+            os.utime(module, (began, began))
+    print(f"Compiled {len(sources())} modules in {ROOT}.")
 
 
 def remove() -> None:
@@ -170,7 +204,9 @@ def build_copy(copy: Path) -> None:
         if not (compiled and entry.name == GROUP):
             _replace(copy / entry.name, entry)
     if not compiled:
-        subprocess.run([sys.executable, str(copy / Path(__file__).name)], check=True)  # noqa: S603
+        compiling = subprocess.run([sys.executable, str(copy / Path(__file__).name)], check=False)  # noqa: S603
+        if compiling.returncode:
+            sys.exit(compiling.returncode)
         stamp.write_text(digest)
 
 
@@ -222,4 +258,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # The default action leaves the temporary folder.
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

@@ -91,7 +91,7 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     """Run the selected measurements; returns the value for the JSON file."""
     peers, left_out = chosen(options)
     if any(isinstance(peer, Native) for peer in peers):
-        tell("native build")
+        tell("native build: compiles for some minutes, unless build/native has the same source")
         compile_native()
     plan = QUICK if options.quick else HEADLINE if options.headline else FULL
     plan = Plan(options.rounds or plan.rounds, options.seconds or plan.seconds, plan.warm_up)

@@ -261,7 +261,7 @@ def _total(dump: Path) -> int:
 
 
 def main() -> int:
-    """Exit code 1 if the budget is exceeded."""
+    """Exit code 1 if the budget is exceeded; 2 if nothing can be counted."""
     parser = argparse.ArgumentParser(prog="python -m bench.budget", description=__doc__)
     parser.add_argument("--write", action="store_true", help="store the measured costs as the budget")
     parser.add_argument("--callgrind", action="store_true", help="count processor instructions too: half a minute")
@@ -270,6 +270,9 @@ def main() -> int:
     if options.play:
         asyncio.run(play_for_callgrind(options.play))
         return 0
+    if gateway.build() == "native":
+        print("compiled modules have no bytecode: make interpreted, or python -m bench.native_budget")
+        return 2
     costs, budget = asyncio.run(measure()), budget_of(version())
     print(shown(costs, budget))
     if options.callgrind:

@@ -15,6 +15,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+import gateway
 from tests.support.scale import scaled
 
 pytest_plugins = [
@@ -120,7 +121,10 @@ _LONGEST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Disable the order of xdist, which starts files with few tests last."""
+    """Reject compiled modules of an older source, whose results say nothing about the source. Disable the order of
+    xdist, which starts files with few tests last."""
+    if changed := gateway.outdated():
+        raise pytest.UsageError(f"changed after make native: {', '.join(changed)}; make native, or make interpreted")
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
 

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import click
 
 import gateway
-from gateway.cli.output import complain, say
+from gateway.cli.output import complain, say, warn
 from gateway.errors import ConfigurationError, GatewayError, Refusal, StorageUnavailable
 
 FINE: Final = 0
@@ -92,6 +92,9 @@ program = click.version_option(gateway.__version__, prog_name="gateway", message
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code. Handles every exception."""
+    if changed := gateway.outdated():
+        others = f" and {len(changed) - 1} more files" if len(changed) > 1 else ""
+        warn(f"{changed[0]}{others} changed after make native, and the old code runs: make native, or make interpreted")
     try:
         answer = program.main(list(arguments), prog_name="gateway", standalone_mode=False)
         sys.stdout.flush()

@@ -5,14 +5,17 @@ import sys
 
 import pytest
 
+import gateway
 from bench.budget import WARM, budget_of, centre_of, exceeded, instructions, measure, shown, version
 from bench.stage import staged
 from gateway.gate import leaky_buckets
 from tests.memory.garbage import unsearched
 
 PLAYED = 100
+counts_bytecode = pytest.mark.skipif(gateway.build() == "native", reason="compiled modules have no bytecode")
 
 
+@counts_bytecode
 async def test_a_request_costs_no_more_than_its_budget() -> None:
     budget = budget_of(version())
     if budget is None or sys.gettrace() is not None:
@@ -52,6 +55,7 @@ def test_a_scenario_over_its_budget_is_named() -> None:
     ]
 
 
+@counts_bytecode
 def test_only_the_instructions_of_the_package_count() -> None:
     assert instructions(lambda: sorted([3, 1, 2], key=lambda number: -number)).total() == 0
     counted = instructions(lambda: leaky_buckets.Quota(5, 60.0).remaining(1.0))

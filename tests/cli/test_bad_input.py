@@ -1,7 +1,6 @@
 """Startup errors: one line with the remedy, and exit code 2."""
 
 import os
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -12,6 +11,7 @@ import pytest
 
 from bench.stores.valkey import ValkeyServer
 from tests.cli.running import Outcome, command_line, environment, one_plain_line, run
+from tests.support.privileges import unprivileged
 from tests.support.processes import Gateway
 from tests.support.waiting import eventually
 
@@ -285,17 +285,6 @@ def test_environment_variables_of_proxies_and_colour_change_nothing(tmp_path: Pa
 
 
 # ---- files that the user of the gateway cannot write
-
-
-def unprivileged() -> list[str]:
-    """A prefix under which the permissions of files count for root too."""
-    if os.geteuid() != 0:
-        return []
-    dropped = "-dac_override,-dac_read_search"
-    prefix = ["setpriv", f"--bounding-set={dropped}", f"--inh-caps={dropped}"]
-    if shutil.which("setpriv") is None or subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
-        pytest.skip("setpriv cannot drop capabilities, and root writes every file")
-    return prefix
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path: Path, config: Path) -> None:

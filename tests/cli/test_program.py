@@ -17,6 +17,7 @@ from click.testing import CliRunner
 import gateway
 from gateway.cli.output import print_table
 from gateway.cli.program import COMMANDS, program
+from gateway.cli.program import run as run_program
 from gateway.errors import CannotStart, ConfigurationError, FieldError, Problem, Refusal, StorageUnavailable
 from tests.cli.running import ROOT, command_line, environment, one_plain_line, run
 
@@ -83,6 +84,27 @@ def test_version_is_that_of_the_package(tmp_path: Path) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert gateway.__version__ == project["version"]
     assert run("--version", folder=tmp_path).out == f"gateway, version {project['version']} ({gateway.build()})\n"
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ([], ""),
+        (["gateway/cache.py"], "gateway: warning: gateway/cache.py changed after make native, "),
+        (
+            ["gateway/cache.py", "gateway/errors.py", "gateway/ticker.py"],
+            "gateway: warning: gateway/cache.py and 2 more files changed after make native, ",
+        ),
+    ],
+)
+def test_each_command_warns_of_compiled_modules_that_are_older_than_their_source(
+    changed: list[str], named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gateway, "outdated", lambda: changed)
+    assert run_program(["--version"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("gateway, version ")
+    assert printed.err == (f"{named}and the old code runs: make native, or make interpreted\n" if named else "")
 
 
 def test_no_command_shows_the_help_and_is_wrong_usage(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ The real build hook of the checkout compiles a small package of the same name.
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from hatch_build import GROUP, sources
+from tests.support.privileges import unprivileged
 
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = """
@@ -82,6 +84,12 @@ def run_in(folder: Path, *arguments: str, **environment: str) -> subprocess.Comp
     return subprocess.run(command, cwd=folder, env={**kept, **environment}, capture_output=True, text=True, timeout=100)
 
 
+def outdated_in(folder: Path) -> str:
+    """The files of the package in the folder that changed after their compilation."""
+    done = run_in(folder, "-c", "import gateway; print(*gateway.outdated())")
+    return done.stdout or done.stderr
+
+
 def build_of(folder: Path) -> str:
     """The build that the package in the folder names, and a result of its module."""
     done = run_in(folder, "-c", "import gateway, gateway.errors; print(gateway.build(), gateway.errors.doubled(21))")
@@ -147,15 +155,35 @@ def test_an_installed_build_reports_its_kind(compiled: Checkout, tmp_path: Path)
 
 
 @needs_a_compiler
+def test_sources_that_changed_after_the_compilation_are_named_in_a_checkout_only(
+    compiled: Checkout, tmp_path: Path
+) -> None:
+    checkout = Checkout(tmp_path)
+    source = checkout.folder / "gateway/errors.py"
+    os.utime(source, (4e9, 4e9))
+    assert outdated_in(checkout.folder) == "\n", "without compiled modules the source runs"
+    with zipfile.ZipFile(compiled.wheel()) as archive:
+        archive.extractall(checkout.folder)
+    os.utime(source, (1e9, 1e9))
+    assert outdated_in(checkout.folder) == "\n"
+    os.utime(source, (4e9, 4e9))
+    (checkout.folder / "gateway/errors.cpython-399-x86_64-linux-gnu.so").write_bytes(b"for another Python")
+    assert outdated_in(checkout.folder) == "gateway/errors.py\n"
+    (checkout.folder / "hatch_build.py").unlink()
+    assert outdated_in(checkout.folder) == "\n", "an installation writes its files in any order"
+
+
+@needs_a_compiler
 @pytest.mark.parametrize(
     ("module", "environment", "reported"),
     [
         (NOT_COMPILABLE, {"GATEWAY_NATIVE": "1"}, "Inheriting from most builtin types"),
         ("def number() -> int:\n    return ''\n", {"GATEWAY_NATIVE": "1"}, "Incompatible return value type"),
         (MODULE, {"GATEWAY_NATIVE": "1", "CC": "/nonexistent/cc"}, "/nonexistent/cc"),
+        (MODULE, {"GATEWAY_NATIVE": "1", "CC": "false"}, "the C compiler false failed; its own messages are above"),
         (MODULE, {"GATEWAY_NATIVE": "yes"}, "GATEWAY_NATIVE is 'yes'"),
     ],
-    ids=["not compilable", "a type error", "no compiler", "another value"],
+    ids=["not compilable", "a type error", "no compiler", "a compiler that fails", "another value"],
 )
 def test_a_build_that_cannot_compile_fails_and_makes_no_wheel(
     tmp_path: Path, module: str, environment: dict[str, str], reported: str
@@ -164,7 +192,42 @@ def test_a_build_that_cannot_compile_fails_and_makes_no_wheel(
     done = checkout.build_wheel(**environment)
     assert done.returncode != 0
     assert reported in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
     assert list(checkout.folder.glob("dist/*.whl")) == []
+
+
+def test_a_folder_that_is_not_writable_is_named_before_the_compilation(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    folder = checkout.folder / "gateway"
+    folder.chmod(0o555)
+    command = [*unprivileged(), sys.executable, "hatch_build.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert (done.stdout, done.stderr) == ("", f"the folder {folder} is not writable\n")
+
+
+@needs_a_compiler
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_build_leaves_the_checkout_as_it_was_and_no_temporary_files(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    checkout = Checkout(tmp_path / "checkout")
+    (tmp_path / "temporary").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    building = subprocess.Popen(
+        [sys.executable, "hatch_build.py"],
+        cwd=checkout.folder,
+        env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert building.stdout is not None
+    assert building.stdout.readline().startswith("Compiling 1 modules")
+    building.send_signal(number)
+    _, errors = building.communicate(timeout=100)
+    assert (building.returncode, errors) == (1, "interrupted\n")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @needs_a_compiler
@@ -179,6 +242,7 @@ def test_a_copy_is_compiled_once_for_the_same_source_and_gets_new_tests_each_tim
     done = compile_copy()
     assert done.returncode == 0, done.stdout + done.stderr
     assert build_of(copy) == "native 42\n"
+    assert outdated_in(copy) == "\n"
     assert checkout.build_of_installed() == "interpreted 42\n"
     compiled = {path: path.stat().st_mtime_ns for path in copy.rglob("*.so")}
     (checkout.folder / "tests/test_old.py").rename(checkout.folder / "tests/test_new.py")
@@ -186,7 +250,9 @@ def test_a_copy_is_compiled_once_for_the_same_source_and_gets_new_tests_each_tim
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*.so")} == compiled
     assert [path.name for path in (copy / "tests").iterdir()] == ["test_new.py"]
     (checkout.folder / "gateway/errors.py").write_text(NOT_COMPILABLE)
-    assert compile_copy().returncode != 0
+    failed = compile_copy()
+    assert failed.returncode != 0
+    assert "Traceback" not in failed.stderr
     assert list(copy.rglob("*.so")) == []
 
 
