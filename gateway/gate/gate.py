@@ -11,6 +11,7 @@ The gate fails closed: any exception during a decision is a refusal.
 """
 
 import logging
+from contextlib import suppress
 from typing import Final, Protocol
 
 from gateway.errors import Refusal, StorageUnavailable, without_traceback
@@ -132,6 +133,8 @@ class Gate:
         except Refusal as error:
             refusal = without_traceback(error)
             if route is None:
+                if refusal.code == "bad_path":
+                    _note_host(request.fields)
                 return refusal
             return _refused(self._redirected(refusal, route, target, request), route, request)
         except _NeedsLookup as needed:
@@ -428,6 +431,14 @@ def _host(request: RequestHead, target: RequestTarget) -> bytes | None:
         raise Refusal("bad_host", "the authority of the target differs from Host")
     fields.canonical_host = host
     return host
+
+
+def _note_host(fields: RequestFields) -> None:
+    """Determine the host of a request with a bad path for its log line, as an earlier request with the same header
+    block would have done."""
+    if fields.canonical_host is None and fields.host is not None and fields.hosts == 1:
+        with suppress(Refusal):
+            fields.canonical_host = canonical_host(fields.host)
 
 
 def _same_authority(one: bytes, other: bytes, scheme: str) -> bool:

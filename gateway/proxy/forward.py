@@ -248,10 +248,11 @@ def _caller_lines(request: RequestHead, plan: ForwardPlan, rules: FieldRules) ->
             return lines  # they differ by upstream and method
     if len(lines) > REMEMBERED_SIZE:
         return lines  # no other request repeats them
+    # A connection keeps one copy. Clients seldom alternate between routes with and without credentials.
     if plan.passes_credentials:
-        fields.sent_with_credentials = lines
+        fields.sent, fields.sent_with_credentials = None, lines
     else:
-        fields.sent = lines
+        fields.sent, fields.sent_with_credentials = lines, None
     return lines
 
 

@@ -234,6 +234,12 @@ class HeadShape:
         is_ambiguous = names.count(b"connection") > 1 or b"proxy-connection" in names
         self.needs_no_parser = self.is_unframed and not is_ambiguous
 
+    def forget_expression(self) -> None:
+        """Leave further heads to llhttp. The last head of a connection keeps its shape, and an expression takes
+        10 KiB."""
+        self._expression = None
+        self.needs_no_parser = False
+
     def placed(self, action: int, values: Values) -> list[Placed]:
         """The fields of a kind that is kept apart."""
         return [(position, (self.names[index], values[index])) for position, index in self.apart.get(action, ())]
@@ -270,7 +276,6 @@ class RequestFields:
     # Serialized fields to forward, without and with credentials.
     sent: bytes | None = None
     sent_with_credentials: bytes | None = None
-    _kept: list[Field] | None = None
 
     def __init__(self, shape: HeadShape, values: Values) -> None:
         self.shape = shape
@@ -280,10 +285,9 @@ class RequestFields:
 
     @property
     def kept(self) -> list[Field]:
-        """The fields to forward on every route and for every peer."""
-        if self._kept is None:
-            self._kept = self.shape.kept.fields(self.values)
-        return self._kept
+        """The fields to forward on every route and for every peer. Each use makes a list, so that an idle connection
+        keeps none with its last head."""
+        return self.shape.kept.fields(self.values)
 
     @property
     def credentials(self) -> list[Placed]:
@@ -403,10 +407,16 @@ class FieldRules:
         shape = HeadShape(names, [self.action(name) for name in names])
         if shape.is_remembered:
             if len(self._shapes) >= KNOWN_HEADS:
-                self._shapes.clear()
-                self._expressions = 0
+                self._forget_shapes()
             self._shapes[names] = shape
         return shape
+
+    def _forget_shapes(self) -> None:
+        for shape in self._shapes.values():
+            shape.forget_expression()
+        re.purge()  # The module keeps the last 512 expressions itself.
+        self._shapes.clear()
+        self._expressions = 0
 
     def _without_own_cookies(self, shape: HeadShape, values: Values, cookies: OwnCookies) -> RequestFields:
         """Take own cookies out of the Cookie fields. A field without other cookies goes. Of several session cookies

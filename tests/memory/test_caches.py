@@ -1,5 +1,6 @@
 """A cache that strangers can fill stays within its limit in docs/security.md, for any size and number of keys."""
 
+import gc
 import re
 from collections.abc import Callable, Iterable
 from ipaddress import ip_network
@@ -21,7 +22,7 @@ from gateway.proxy.forward import ForwardPlan, upstream_request
 from gateway.proxy.response_head import SHAPES, STATUS_LINES, ResponseHead
 from gateway.settings.model import ObservabilitySettings
 from gateway.wire.addresses import Callers, Networks, TrustedProxies
-from gateway.wire.fields import FieldRules
+from gateway.wire.fields import FieldRules, RequestFields
 from gateway.wire.forwarded import client_address
 from gateway.wire.head_template import KNOWN_HEADS
 from gateway.wire.hosts import canonical_host
@@ -241,3 +242,60 @@ def test_a_forwarded_request_keeps_its_large_head_once(field: tuple[bytes, bytes
     admission = Admission(route, (), canonical_target(b"/x", relaxed=False), None, None, request)
     assert upstream_request(admission, plan, rules, 0).fields.startswith(b"%b: %b\r\n" % field)
     assert size_of(request) < 1.1 * MIB
+
+
+def of_size(size: int) -> list[tuple[bytes, bytes]]:
+    """Return the fields of a head that a connection remembers."""
+    names = [b"X-%06d-%05d" % (size, index) for index in range(30)]
+    return [(b"Host", b"gateway.test"), (b"Authorization", b"Basic x"), *((name, b"v" * size) for name in names)]
+
+
+def forwarded_lines(fields: RequestFields, *, credentials: bool) -> bytes:
+    """Return the fields that a route with or without credentials forwards."""
+    route = cast("Route", SimpleNamespace(passes_credentials=credentials, rewrite=None, pattern="/x"))
+    peer = Peers(TrustedProxies([])).of("127.0.0.1", "http")
+    request = RequestHead(b"GET", b"/x", fields, peer, minor=1, made_id=b"1")
+    plan = ForwardPlan(route, max_body=0, response_timeout=None, preserve_host=False)
+    admission = Admission(route, (), canonical_target(b"/x", relaxed=False), None, None, request)
+    return upstream_request(admission, plan, FieldRules(), 0).fields
+
+
+def test_a_remembered_head_is_serialized_for_one_kind_of_route_at_a_time() -> None:
+    """An idle connection would keep both copies."""
+    fields = FieldRules().sort(of_size(40))
+    without = forwarded_lines(fields, credentials=False)
+    once = size_of(fields)
+    together = forwarded_lines(fields, credentials=True)
+    assert size_of(fields) < once + 200
+    assert b"Authorization: Basic x\r\n" in together
+    assert b"Authorization" not in without
+    assert forwarded_lines(fields, credentials=False) == without
+
+
+def test_the_list_of_forwarded_fields_is_not_kept_with_a_head() -> None:
+    fields = FieldRules().sort(of_size(40))
+    before = size_of(fields)
+    assert len(fields.kept) == 31 - 1
+    assert size_of(fields) == before
+
+
+def test_no_expression_of_a_forgotten_head_remains() -> None:
+    """Ten thousand idle connections can keep the names of as many heads. The expression of one takes 10 KiB."""
+    rules, kept = FieldRules(), []
+    for number in range(KNOWN_HEADS + 1):
+        shape = rules.shape(tuple([b"forgotten%02d%05d" % (index, number) for index in range(32)]))
+        if number % 64 == 0:
+            for _ in range(64):  # A common shape gets an expression.
+                rules.count_head(shape)
+            kept.append(shape)
+        if number == KNOWN_HEADS - 1:
+            assert [shape.needs_no_parser for shape in kept] == [True] * 16
+            assert expressions_about(b"forgotten") == 16
+    assert [shape.needs_no_parser for shape in kept] == [*[False] * 16, True]
+    assert expressions_about(b"forgotten") == 1
+
+
+def expressions_about(text: bytes) -> int:
+    """Return the number of compiled regular expressions in the process that contain the text."""
+    found = [each.pattern for each in gc.get_objects() if isinstance(each, re.Pattern)]
+    return sum(isinstance(pattern, bytes) and text in pattern for pattern in found)

@@ -1,13 +1,16 @@
 """A repeated header block on a connection is not parsed again; its meaning must not depend on that."""
 
+import json
 import random
 
 import pytest
 
-from tests.support.processes import Gateway
+from tests.support.gateways import Gateways
+from tests.support.processes import Face, Gateway
 from tests.support.raw import NoAnswer
 from tests.support.recording import RecordingUpstream
 from tests.support.scripts import raw, response
+from tests.support.waiting import eventually
 from tests.support.wording import request
 
 
@@ -249,3 +252,18 @@ def test_fields_with_the_same_names_keep_their_own_values(gateway: Gateway, upst
         lines = [(b"%b: %b" % field).lower() for field in one.fields]  # an ASGI server lower-cases the names
         assert [line for line in lines if line in kept] == kept
         assert not one.values("x%25")
+
+
+def test_a_refused_path_is_logged_with_its_host_for_new_and_repeated_heads(gateways: Gateways, face: Face) -> None:
+    gateway = gateways.gateway("replayed", face, observability={"access_log": "json"})
+    paths = ["/public/../new", "/public/logged", "/public/../repeated"]
+    with gateway.caller() as caller:
+        for path in paths:
+            caller.send(request(path, host="Logged.test:81")).receive()
+
+    def logged() -> list[tuple[str, str]]:
+        lines = [json.loads(line) for line in gateway.log().splitlines() if line.startswith("{")]
+        found = [(line["path"], line["host"]) for line in lines if line["path"] in paths]
+        return found if len(found) == len(paths) else []
+
+    assert eventually(logged) == [(path, "logged.test") for path in paths]
