@@ -29,7 +29,7 @@ from gateway.proxy.connection_pool import ConnectionPool
 from gateway.proxy.native.http11 import UpstreamConnection
 from gateway.proxy.upstream import Upstream
 from gateway.server.asgi.app import AsgiApp
-from gateway.server.asgi.uvicorn_protocol import TrailerlessProtocol
+from gateway.server.asgi.uvicorn_protocol import JoiningProtocol
 from gateway.server.composition import running
 from gateway.server.protocol.connection import ClientConnection
 from gateway.server.runtime import Runtime
@@ -99,7 +99,7 @@ class UpstreamWire(Wire):
         self._upstreams.last, self._upstreams.asked = data, self._connection
 
 
-class _UvicornConnection(TrailerlessProtocol):
+class _UvicornConnection(JoiningProtocol):
     """A client connection of uvicorn. The scenario runs its requests, in place of tasks."""
 
     request: Coroutine[Any, Any, None]

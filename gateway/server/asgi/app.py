@@ -8,8 +8,10 @@ connection. docs/request-flow.md lists the differences.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from types import FunctionType
 from typing import Final
 
+import starlette.applications
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -21,7 +23,7 @@ from gateway.observability.events import event
 from gateway.policy.loader import Configuration
 from gateway.server.asgi.dispatch import dispatch, response_to
 from gateway.server.asgi.request import request_head
-from gateway.server.asgi.uvicorn_protocol import drop_trailers
+from gateway.server.asgi.uvicorn_protocol import correct_outer_server, correct_server
 from gateway.server.composition import running
 from gateway.server.garbage import Collector
 from gateway.server.runtime import Runtime
@@ -56,24 +58,35 @@ class AsgiApp(Starlette):
         self.owns_process = owns_process
         self.runtime: Runtime | None = None
         self.startup_error: GatewayError | None = None
-        self._is_extended = True
+        self._plain_stack: ASGIApp | None = None  # the middleware stack if the embedding program has added nothing
 
     def build_middleware_stack(self) -> ASGIApp:
         """Starlette calls it once, at the first call of the application."""
-        self._is_extended = len(self.user_middleware) > 1 or self.exception_handlers != {Exception: _failed}
-        return super().build_middleware_stack()
+        stack = super().build_middleware_stack()
+        is_extended = len(self.user_middleware) > 1 or self.exception_handlers != {Exception: _failed}
+        if not is_extended and _is_starlettes_own(Starlette.__call__):
+            self._plain_stack = stack
+        return stack
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.runtime is None or scope["type"] == "lifespan" or self._is_extended:
+        runtime, stack = self.runtime, self.middleware_stack
+        # A library for tracing or error reports can replace the stack.
+        if runtime is None or stack is None or stack is not self._plain_stack or scope["type"] == "lifespan":
             await super().__call__(scope, receive, send)
         else:
-            await _respond(_runtime_of_port(self.runtime, scope), scope, receive, send)
+            await _respond(_runtime_of_port(runtime, scope), scope, receive, send)
+
+
+def _is_starlettes_own(method: object) -> bool:
+    """Return whether no library for tracing or error reports has replaced this method of Starlette."""
+    return type(method) is FunctionType and method.__globals__ is vars(starlette.applications)
 
 
 @asynccontextmanager
 async def _lifespan(app: AsgiApp) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         runtime = app.runtime = await _start(app, stack)
+        correct_outer_server(app.configuration.settings.server.max_header_size)
         if app.owns_process:
             collector = Collector(lambda: runtime.is_proxying, runtime.request_ids.count)
             collector.collect_and_freeze(runtime.loop.time())
@@ -132,7 +145,7 @@ class GateMiddleware:
                 message = {**message, "message": str(gateway.startup_error)}
             await send(message)
 
-        drop_trailers(receive, gateway.configuration.settings.server.max_header_size)
+        correct_server(receive, gateway.configuration.settings.server.max_header_size)
         try:
             await self._app(scope, receive, reporting)
         except GatewayError:

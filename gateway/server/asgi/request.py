@@ -62,7 +62,7 @@ class Upload:
 
 
 # The HTTP versions of ASGI servers, and the minor version of HTTP/1 that the gate sees.
-_MINORS: Final = {"1.0": 0, "1.1": 1, "2": 2, "3": 2}
+_MINORS: Final = {"1.0": 0, "1": 0, "1.1": 1, "2": 2, "3": 2}  # "1" from granian
 # Fields of a handshake that concern the client and the server. The server answers them.
 _THE_SERVERS: Final = frozenset((b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions"))
 

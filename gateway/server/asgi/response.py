@@ -1,6 +1,7 @@
 """A proxied request over ASGI: converts the engine's calls to messages, and messages to the upload of the engine."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from time import monotonic
 from typing import Final
@@ -174,6 +175,10 @@ class AsgiResponse(AsgiRequest):
                 await send({"type": "http.response.body", "body": body, "more_body": not ended})
             if self._aborted is not None and not self._pieces:
                 self.code = "upstream_aborted"
+                # No server accepts this type. BaseHTTPMiddleware of Starlette fails too, while it completes the
+                # response of an application that only raises an exception.
+                with contextlib.suppress(Exception):
+                    await send({"type": "http.response.abort"})
                 request_id = self.request.request_id.decode()
                 raise UpstreamAborted(f"request {request_id}: the upstream failed in its response")
             if ended:

@@ -5,21 +5,27 @@ as the head are in it before the application runs, so the application cannot tel
 would authenticate, and behind a trusted proxy a trailer `X-Forwarded-For` would forge the client address (RFC 9110
 6.5.1).
 
-The application replaces the class in uvicorn's configuration when its lifespan starts. If the lifespan does not reach
-that configuration, the face refuses chunked requests: `merges_trailers`. The other ASGI servers, and uvicorn with h11,
-drop request trailers.
+The application replaces the class in uvicorn's configuration when its lifespan starts. If it does not find that
+configuration, the face refuses chunked requests: `merges_trailers`. The other ASGI servers, and uvicorn with h11, drop
+request trailers.
 
-The corrected class also writes the head of a response together with the first piece of its body. uvicorn writes them
-one after the other, and each write is a system call. A complete response that an upstream has serialized already goes
-to the connection without a message for each part: `write_response`.
+The corrected class also keeps the responses to pipelined requests in order, and reports a disconnect to the request
+that runs. uvicorn answers a WebSocket handshake, a malformed head and an oversized one ahead of a response that is due
+before, or within its body.
+
+Where the gateway is the application of the server, the class also writes the head of a response together with the first
+piece of its body. uvicorn writes them one after the other, and each write is a system call. A complete response that an
+upstream has serialized already goes to the connection without a message for each part: `write_response`.
 """
 
 import asyncio
 from functools import partial
+from types import MethodType
 from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
-from uvicorn.config import Config
+from uvicorn._types import ASGI3Application
+from uvicorn.lifespan.on import LifespanOn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 _CORRECTED: Final = "gateway.without_trailers"
@@ -68,12 +74,21 @@ class ResponseTransport:
 
 
 class TrailerlessProtocol(HttpToolsProtocol):
-    """Drops trailers, and limits reads that complete neither a head nor a piece of a body."""
+    """Drops trailers, limits reads that complete neither a head nor a piece of a body, and keeps responses in order."""
 
     def __init__(self, max_header_size: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._limit = max_header_size
         self._unfinished = 0
+        self._running: RequestResponseCycle | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        # uvicorn reports the disconnect to the newest of several pipelined requests only.
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         self._unfinished += len(data)
@@ -85,12 +100,12 @@ class TrailerlessProtocol(HttpToolsProtocol):
         self._unfinished = 0
         # A private key: uvicorn's type of the scope knows only those of the specification.
         self.scope[_CORRECTED] = True  # type: ignore[typeddict-unknown-key]
-        cycle = self.cycle
         super().on_headers_complete()
         self.headers = _Complete(self.headers)
-        if self.cycle is not cycle and self.scope["method"] != "HEAD":  # uvicorn writes no body for HEAD
-            joined: Any = ResponseTransport(self.transport)
-            self.cycle.transport = joined
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         self._unfinished = 0
@@ -100,9 +115,17 @@ class TrailerlessProtocol(HttpToolsProtocol):
         self._unfinished = 0
         super().on_message_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        if self._is_in_order():
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
+
     def _should_upgrade(self) -> bool:
-        # The WebSocket library never answers a handshake with a body (RFC 6455 4.1: it is a GET without one).
-        return not _announces_body(self.headers) and super()._should_upgrade()
+        # The WebSocket library answers a handshake at once, ahead of a response that is due before, and never answers
+        # one with a body (RFC 6455 4.1: it is a GET without one).
+        is_idle = self.cycle is None or self.cycle.response_complete
+        return is_idle and not _announces_body(self.headers) and super()._should_upgrade()
 
     def handle_websocket_upgrade(self) -> None:
         super().handle_websocket_upgrade()
@@ -111,11 +134,32 @@ class TrailerlessProtocol(HttpToolsProtocol):
         self.parser = None  # type: ignore[assignment]
 
     def _refuse(self) -> None:
-        if self.cycle is None or not self.cycle.response_started:
+        if self._is_in_order():
             self.transport.write(_TOO_LARGE)
             self.transport.close()
         else:
             self.transport.abort()
+
+    def _is_in_order(self) -> bool:
+        """Return whether the client can only attribute a response to the bytes that are being read. uvicorn would write
+        it into the body of an earlier response, or in place of that response."""
+        cycle = self.cycle
+        if cycle is None:
+            return True
+        if not cycle.more_body:
+            return cycle.response_complete
+        return cycle is self._running and not cycle.response_started
+
+
+class JoiningProtocol(TrailerlessProtocol):
+    """Also writes the head of a response together with the first piece of its body."""
+
+    def on_headers_complete(self) -> None:
+        cycle = self.cycle
+        super().on_headers_complete()
+        if self.cycle is not cycle and self.scope["method"] != "HEAD":  # uvicorn writes no body for HEAD
+            joined: Any = ResponseTransport(self.transport)
+            self.cycle.transport = joined
 
 
 def _announces_body(fields: list[tuple[bytes, bytes]]) -> bool:
@@ -131,12 +175,26 @@ class _Complete(list[tuple[bytes, bytes]]):
         pass
 
 
-def drop_trailers(receive: Receive, max_header_size: int) -> None:
+def correct_server(receive: Receive, max_header_size: int) -> None:
     """Correct the protocol of the server that sends the lifespan messages of `receive`."""
-    config = getattr(getattr(receive, "__self__", None), "config", None)
-    if isinstance(config, Config) and config.http_protocol_class is HttpToolsProtocol:
-        corrected: Any = partial(TrailerlessProtocol, max_header_size)
-        config.http_protocol_class = corrected
+    _replace(getattr(receive, "__self__", None), JoiningProtocol, max_header_size)
+
+
+def correct_outer_server(max_header_size: int) -> None:
+    """Correct the protocol of the server if another application runs the lifespan of the gateway.
+
+    The lifespan messages do not reach the gateway then, and a middleware can hide the server from each request. The
+    heads of the other application are sent as uvicorn sends them.
+    """
+    for task in asyncio.all_tasks():
+        frame = getattr(task.get_coro(), "cr_frame", None)
+        _replace(None if frame is None else frame.f_locals.get("self"), TrailerlessProtocol, max_header_size)
+
+
+def _replace(lifespan: object, protocol: type[TrailerlessProtocol], max_header_size: int) -> None:
+    if isinstance(lifespan, LifespanOn) and lifespan.config.http_protocol_class is HttpToolsProtocol:
+        corrected: Any = partial(protocol, max_header_size)
+        lifespan.config.http_protocol_class = corrected
 
 
 def write_response(send: Send, head: bytes, body: bytes) -> bool:
@@ -145,7 +203,9 @@ def write_response(send: Send, head: bytes, body: bytes) -> bool:
 
     `head` is the status line and the fields, without the empty line. They state the length of the body.
     """
-    cycle = getattr(send, "__self__", None)
+    if type(send) is not MethodType:  # wrappers, some of which also have the attributes of the method
+        return False
+    cycle = send.__self__
     if not isinstance(cycle, RequestResponseCycle) or not isinstance(cycle.transport, ResponseTransport):
         return False
     if cycle.access_log or cycle.default_headers or cycle.response_started:

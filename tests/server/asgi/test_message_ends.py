@@ -22,7 +22,7 @@ CHUNKED = "Transfer-Encoding: chunked"
 SMUGGLED = request("/public/smuggled")
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=[name for name in SERVERS if name != "uvicorn, in a middleware"])
 def server(
     request: pytest.FixtureRequest, gateways: Gateways, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServedApplication]:

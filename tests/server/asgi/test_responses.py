@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message
 
 from gateway.app import create_app
 from gateway.policy.loader import load_configuration
-from tests.server.asgi.servers import SERVERS, ServedApplication, installed
+from tests.server.asgi.servers import SERVERS, Marking, ServedApplication, installed
 from tests.support.processes import Gateway, write_configuration
 from tests.support.raw import Answer
 from tests.support.recording import Exchange, RecordingUpstream, Script
@@ -198,26 +198,11 @@ def _is_busy(app: Any) -> bool:
     )
 
 
-class _Marking:
-    """A middleware of an embedding program."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def marked(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], (b"x-marked", b"1")]}
-            await send(message)
-
-        await self._app(scope, receive, marked)
-
-
 @pytest.mark.parametrize("has_middleware", [False, True])
 async def test_a_defect_is_one_response_and_an_exception_for_the_server(tmp_path: Path, has_middleware: bool) -> None:
     app = create_app(load_configuration(write_configuration(tmp_path, small(tmp_path, {}))))
     if has_middleware:
-        app.add_middleware(_Marking)
+        app.add_middleware(Marking)
     sent: list[Message] = []
 
     async def receive() -> Message:

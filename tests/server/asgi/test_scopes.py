@@ -1,10 +1,9 @@
 """Scopes without optional keys, applications that mount the gateway, and servers that do not run a lifespan."""
 
 import asyncio
-import contextlib
 import importlib.util
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 import uvloop
 import yaml
 from starlette.applications import Starlette
-from starlette.routing import Mount
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
@@ -21,6 +19,7 @@ from gateway.app import create_app
 from gateway.errors import ConfigurationError
 from gateway.observability.metrics.metrics import Metrics
 from gateway.policy.loader import load_configuration
+from tests.server.asgi.servers import mounting
 from tests.support.processes import Gateway
 from tests.support.recording import RecordingUpstream
 from tests.support.small import small
@@ -87,6 +86,14 @@ async def test_a_request_without_optional_keys_is_served(
     scope = {"type": "http", "asgi": {"version": "3.0"}, "method": "GET", "path": path, "raw_path": path.encode()}
     async with app.router.lifespan_context(app):
         sent = await answered(app, scope | {"headers": HOST} | given, REQUEST)
+    assert sent[0]["status"] == status
+
+
+@pytest.mark.parametrize("version, status", [("1", 200), ("1.0", 200), ("2", 200), ("3", 200), ("0.9", 400)])
+async def test_a_request_has_any_version_that_servers_pass_on(app: Starlette, version: str, status: int) -> None:
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "method": "GET", "path": "/open/x", "raw_path": b"/open/x"}
+    async with app.router.lifespan_context(app):
+        sent = await answered(app, scope | {"headers": HOST, "http_version": version}, REQUEST)
     assert sent[0]["status"] == status
 
 
@@ -209,18 +216,6 @@ async def test_a_defect_of_a_builtin_endpoint_is_one_response_and_one_log_entry(
 
 
 # ---- mounted applications
-
-
-def mounting(app: Starlette, prefix: str, *, inner: str = "") -> Starlette:
-    @contextlib.asynccontextmanager
-    async def lifespan(_: Any) -> AsyncIterator[None]:
-        async with app.router.lifespan_context(app):
-            yield
-
-    mounted: Any = Mount(prefix, app=app)
-    if inner:
-        mounted = Mount(prefix, routes=[Mount(inner, app=app)])
-    return Starlette(routes=[mounted], lifespan=lifespan)
 
 
 @pytest.fixture(
