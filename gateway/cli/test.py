@@ -25,6 +25,7 @@ from gateway.settings.model import Settings
     metavar="PERCENT",
     type=click.FloatRange(0, 100),
     default=0,
+    show_default=True,
     help="Fail if tests cover fewer of the routes.",
 )
 @json_option

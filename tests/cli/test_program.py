@@ -66,7 +66,7 @@ def test_every_command_has_help(name: str) -> None:
     assert [line for line in result.output.splitlines() if re.search(r"[a-z]\.\.\.$", line)] == [], "a cut sentence"
 
 
-def test_every_option_and_argument_in_the_whole_tree_is_explained() -> None:
+def test_every_option_and_argument_in_the_whole_tree_is_explained_with_its_default() -> None:
     def commands(command: click.Command) -> list[click.Command]:
         if not isinstance(command, click.Group):
             return [command]
@@ -78,6 +78,9 @@ def test_every_option_and_argument_in_the_whole_tree_is_explained() -> None:
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 assert parameter.help, (command.name, parameter.name)
+                defaults = isinstance(parameter.default, str | int | float) and not parameter.is_flag
+                if defaults and parameter.default != "":
+                    assert parameter.show_default or "Default:" in parameter.help, (command.name, parameter.name)
 
 
 def test_version_is_that_of_the_package(tmp_path: Path) -> None:
