@@ -39,7 +39,9 @@ _WIDE: Final = 100
 @click.command("top")
 @config_option
 @click.option("--url", metavar="URL", help="The address of the gateway; overrides that of the configuration.")
-@click.option("--interval", type=click.FloatRange(0.2, 60), default=2.0, show_default=True, help="Seconds between two samples.")
+@click.option(
+    "--interval", type=click.FloatRange(0.2, 60), default=2.0, show_default=True, help="Seconds between two samples."
+)
 @click.option("--once", is_flag=True, help="Sample one interval, print it, and exit.")
 @json_option
 def command(config: Path, url: str | None, interval: float, once: bool, as_json: bool) -> int:
