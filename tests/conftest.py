@@ -154,9 +154,11 @@ def _import_tests(config: pytest.Config, workers: dict[str, int | str]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _collected_garbage() -> Iterator[None]:
-    """Collect the garbage of a file at its end, so that a resource left open fails this file and not a later one."""
+    """Collect the garbage of a file at its end, so that a resource left open fails this file and not a later one. The
+    objects that remain belong to the session, so the next collections leave them out."""
     yield
     gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,15 +2,20 @@
 
 import ast
 from collections import defaultdict
-from functools import cache
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "gateway"
 
 
-@cache
-def modules() -> dict[str, ast.Module]:
+Modules = dict[str, ast.Module]
+
+
+@pytest.fixture(scope="module")
+def modules() -> Modules:
+    """The parsed source, for the time of this file: each collection of garbage would scan its half million objects."""
     return {
         ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(file.read_text())
         for file in sorted(SOURCE.rglob("*.py"))
@@ -23,18 +28,18 @@ def test_the_source_has_fourteen_packages_and_seven_files_at_its_root() -> None:
     assert (len(packages), len(files)) == (14, 7)
 
 
-def test_no_two_public_classes_share_a_name() -> None:
+def test_no_two_public_classes_share_a_name(modules: Modules) -> None:
     places: dict[str, list[str]] = defaultdict(list)
-    for module, tree in modules().items():
+    for module, tree in modules.items():
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(module)
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
-def _methods_of_protocols() -> dict[tuple[str, str], str]:
+def _methods_of_protocols(modules: Modules) -> dict[tuple[str, str], str]:
     docstrings = {}
-    for module, tree in modules().items():
+    for module, tree in modules.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef) and any("Protocol" in ast.unparse(base) for base in node.bases):
                 for item in node.body:
@@ -45,10 +50,10 @@ def _methods_of_protocols() -> dict[tuple[str, str], str]:
     return docstrings
 
 
-def test_no_implementation_repeats_the_docstring_of_its_protocol() -> None:
-    protocols = _methods_of_protocols()
+def test_no_implementation_repeats_the_docstring_of_its_protocol(modules: Modules) -> None:
+    protocols = _methods_of_protocols(modules)
     repeated = []
-    for module, tree in modules().items():
+    for module, tree in modules.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 key = (node.name, ast.get_docstring(node) or "")
@@ -58,10 +63,10 @@ def test_no_implementation_repeats_the_docstring_of_its_protocol() -> None:
     assert repeated == []
 
 
-def test_nine_of_ten_functions_have_at_most_25_lines() -> None:
+def test_nine_of_ten_functions_have_at_most_25_lines(modules: Modules) -> None:
     lengths = sorted(
         (node.end_lineno or node.lineno) - node.lineno + 1
-        for tree in modules().values()
+        for tree in modules.values()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     )
