@@ -31,6 +31,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 _CORRECTED: Final = "gateway.without_trailers"
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_WAITING: Final = 128  # pipelined requests that wait for a response; each holds some kilobytes
 _ONE_WRITE: Final = 65536  # The head is not copied together with a larger piece.
 
 
@@ -98,6 +99,8 @@ class TrailerlessProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._unfinished = 0
+        if len(self.pipeline) >= _WAITING:
+            raise RuntimeError("too many pipelined requests")  # httptools stops, and uvicorn refuses the bytes
         # A private key: uvicorn's type of the scope knows only those of the specification.
         self.scope[_CORRECTED] = True  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()

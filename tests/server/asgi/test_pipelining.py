@@ -84,6 +84,28 @@ def test_bytes_behind_a_request_are_not_answered_before_it(
             assert got.body == BODY
 
 
+@pytest.mark.parametrize("server", ["uvicorn with httptools", "uvicorn, mounted"], indirect=True)
+def test_many_requests_behind_one_are_served_and_too_many_are_not_held(
+    server: ServedApplication, slow: RecordingUpstream
+) -> None:
+    released = asyncio.Event()
+
+    async def late(exchange: Exchange) -> None:
+        await released.wait()
+        await exchange.send(STATED + BODY)
+
+    slow.forget()
+    slow.on("/web/late", late)
+    with server.caller() as patient, server.caller() as flooding:
+        patient.send(request("/web/late") + request("/nowhere") * 100)
+        flooding.send_until_refused([request("/web/late") + request("/nowhere") * 10_000])
+        assert flooding.ended()[1] == b""
+        slow.arrived()
+        slow.call_soon(released.set)
+        assert patient.receive().body == BODY
+        assert {patient.receive().status for _ in range(100)} == {404}
+
+
 # hypercorn reads nothing, so also no end of the connection, until the first response has ended.
 @pytest.mark.parametrize("server", ["uvicorn with httptools", "uvicorn, mounted", "uvicorn with h11"], indirect=True)
 @pytest.mark.parametrize("count", [1, 5])
