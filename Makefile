@@ -38,7 +38,10 @@ help:
 run: $(VENV)/.installed-to-run
 	@exec $(BIN)/gateway demo
 
+# Some tests pass stand-ins, which compiled modules reject.
 test: $(VENV)/.installed-to-test
+	@$(BIN)/gateway --version | grep -qF "(interpreted)" || \
+	  { echo "make: the checkout is compiled, and the suite tests the source: make interpreted, or make test-native" >&2; exit 2; }
 	$(BIN)/python -m pytest $(SUITE)
 
 # Tests need no fast code, and the C compiler takes a quarter of the time without optimisation.

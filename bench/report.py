@@ -163,7 +163,9 @@ def _machine(result: Mapping[str, Any]) -> str:
         f"{machine['system']}, {machine['python']}{optimised}, "
         f"gateway at {result['commit'] or 'an unknown commit'}. "
         f"{options['connections']} connections, {options['rounds']} rounds of {options['seconds']:g} s, "
-        f"load by {options['driver']}, upstream {options['upstream']}; load average {load}.\n"
+        f"load by {options['driver']}, upstream {options['upstream']}; load average {load}.\n\n"
+        "A figure of requests is the median of the rounds, with the smallest and largest in brackets. `×` is a ratio "
+        "of CPU; at their best is the ratio of the best rounds of both sides. The method is in docs/benchmarks.md.\n"
     )
 
 

@@ -262,6 +262,7 @@ class TestScale:
 class TestReport:
     def test_it_shows_medians_spread_and_ratios(self) -> None:
         text = report.markdown(result(outcome("gateway", 40, 44, 60), outcome("envoy-jwt", 80, 88, 120)))
+        assert "is the median of the rounds, with the smallest and largest in brackets" in text
         row = next(line for line in text.splitlines() if line.startswith("| Gateway"))
         cells = [cell.strip() for cell in row.split("|")[1:-1]]
         assert cells[1:3] == ["44.0 (40.0–60.0)", "0.50"]

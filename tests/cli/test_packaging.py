@@ -154,6 +154,26 @@ def test_an_installed_environment_is_not_installed_again(checkout: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("build", "code", "tested", "error"),
+    [
+        ("interpreted", 0, ["-m pytest"], ""),
+        ("native", 2, [], "make: the checkout is compiled, and the suite tests the source: make interpreted, "),
+    ],
+)
+def test_the_suite_starts_on_the_source_only(
+    checkout: Path, build: str, code: int, tested: list[str], error: str
+) -> None:
+    script(checkout / ".venv/bin/gateway", f"echo 'gateway, version 1 ({build})'")
+    script(checkout / ".venv/bin/python", 'echo "$1 $2" >>started')
+    for stamp in [".created", ".installed-to-run", ".installed-to-test"]:
+        (checkout / ".venv" / stamp).touch()
+    done = make("test", folder=checkout)
+    started = checkout / "started"
+    assert (done.returncode, started.read_text().splitlines() if started.exists() else []) == (code, tested)
+    assert done.stderr.startswith(error)
+
+
+@pytest.mark.parametrize(
     ("compiler", "targets"),
     [
         (sys.executable, ["lint", "test-native", "test"]),
