@@ -52,17 +52,18 @@ def launch(fleet: Fleet, tmp_path: Path) -> Iterator[Launch]:
         gateway.kill()
 
 
-def _blocked(pid: int, number: signal.Signals) -> bool:
+def _blocks(pid: int, number: signal.Signals) -> bool:
+    """Whether the program that `unshare` runs blocks the signal. `unshare` itself also does so for a moment."""
     status = Path(f"/proc/{pid}/status").read_text()
-    (mask,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk:"))
-    return bool(mask >> (number - 1) & 1)
+    named = dict(line.split(":\t", 1) for line in status.splitlines())
+    return named["Name"] != "unshare" and bool(int(named["SigBlk"], 16) >> (number - 1) & 1)
 
 
 def _first_process(gateway: Gateway) -> psutil.Process:
     """PID 1 of the namespace, as soon as it blocks signals."""
     assert gateway.process is not None
     child: psutil.Process = eventually(lambda: psutil.Process(gateway.process.pid).children(), timeout=10)[0]  # type: ignore[union-attr]
-    eventually(lambda: _blocked(child.pid, signal.SIGTERM), timeout=10, every=0.001)
+    eventually(lambda: _blocks(child.pid, signal.SIGTERM), timeout=10, every=0.001)
     return child
 
 
