@@ -281,20 +281,20 @@ def test_a_reloaded_configuration_resets_no_count(
 # ---- under a flood
 
 
-# Both servers count the same way, and 11,000 requests take seconds.
+# Both servers count the same way, and thousands of requests take seconds.
 @pytest.mark.parametrize("face", FACES if WHOLE else ["serve"], indirect=True)
 def test_a_flood_of_made_up_addresses_takes_bounded_memory(
     gateways: Gateways, face: Face, upstream: RecordingUpstream
 ) -> None:
     """Behind the trusted proxy a client owns an IPv6 /32, which counts as four billion clients.
 
-    All limits of a process have room for 100,000 clients, so each of twenty has room for 5,000.
+    All limits of a process have room for 100,000 clients, so each of fifty has room for 2,000.
     """
     others: list[dict[str, object]] = [
-        {"path": f"/counted/other-{number}", "upstream": "web", "rate_limit": HOURLY} for number in range(10)
+        {"path": f"/counted/other-{number}", "upstream": "web", "rate_limit": HOURLY} for number in range(40)
     ]
     behind_proxy = gateways.gateway(
-        "counted-twenty", face, routes=routes() + others, server={"trusted_proxies": ["127.0.0.1/32"]}
+        "counted-fifty", face, routes=routes() + others, server={"trusted_proxies": ["127.0.0.1/32"]}
     )
     path = "/counted/many/x"
 
@@ -308,12 +308,12 @@ def test_a_flood_of_made_up_addresses_takes_bounded_memory(
                 assert {caller.receive().status for _ in range(200)} == {200}
                 upstream.requests.clear()
 
-    flood(0, 1000)
+    flood(0, 400)
     before = behind_proxy.memory()
-    flood(1000, 4600)
+    flood(400, 1800)
     grown = behind_proxy.memory() - before
-    assert grown < 4600 * 1000, f"{grown / 4600:.0f} bytes for each caller"
-    assert [behind_proxy.get(path, forwarded(number)).status for number in (5599, 4000, 1)] == [429, 429, 200]
+    assert grown < 1800 * 1000, f"{grown / 1800:.0f} bytes for each caller"
+    assert [behind_proxy.get(path, forwarded(number)).status for number in (2199, 1600, 1)] == [429, 429, 200]
 
 
 # ---- several processes
@@ -365,7 +365,10 @@ def test_two_concurrent_processes_admit_as_many_as_one(
         passed = 0
         with servers[number % 2].caller() as caller:
             while time.monotonic() - started < 2.0:
-                passed += caller.send(data).receive().status == 200
+                if caller.send(data).receive().status == 200:
+                    passed += 1
+                else:
+                    time.sleep(0.005)  # one request passes in 50 ms
         return passed
 
     with ThreadPoolExecutor(8) as pool:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +37,7 @@ class Deployment:
         return time.monotonic()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Replicated:
     """Two replicas, one for each server, and their stores, which tests can stop."""
 
@@ -44,7 +45,7 @@ class Replicated:
     postgres: PostgresServer
     valkey: ValkeyServer
 
-    @property
+    @cached_property
     def redis_prefix(self) -> str:
         """The common prefix of all keys and channels in Redis."""
         with self.valkey.client() as client:

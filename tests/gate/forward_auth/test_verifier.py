@@ -1,5 +1,6 @@
 """The verifier alone: it answers every input, and no error allows a request."""
 
+from functools import cache
 from ipaddress import ip_network
 
 from hypothesis import given
@@ -32,8 +33,12 @@ def admission_of(fields: list[tuple[bytes, bytes]]) -> Admission:
     """The admission of a verify request with these fields, from a trusted proxy."""
     peer = Peer("127.0.0.1", "http", TrustedProxies([ip_network("127.0.0.0/8")]))
     head = RequestHead(b"GET", b"/_gateway/verify", FieldRules(IDENTITY).sort(fields), peer, minor=1, made_id=b"1")
-    route = next(route for route in own_routes(Settings()) if route.endpoint == VERIFY_ENDPOINT)
-    return Admission(route, (), canonical_target(head.target, relaxed=False), None, None, head)
+    return Admission(_verify_route(), (), canonical_target(head.target, relaxed=False), None, None, head)
+
+
+@cache
+def _verify_route() -> Route:
+    return next(route for route in own_routes(Settings()) if route.endpoint == VERIFY_ENDPOINT)
 
 
 @extends_a_compiled_class
