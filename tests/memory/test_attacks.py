@@ -13,6 +13,7 @@ import uvloop
 from bench.memory.attacks import ATTACKS, HANDSHAKE, LARGE, Attack, bearer, configuration, of_short_fields, request
 from bench.memory.driving import Driver, Idle, upstream_of
 from tests.support.processes import FACES, Face, Gateway, free_port
+from tests.support.small import empty_database
 
 T = TypeVar("T")
 
@@ -43,6 +44,7 @@ class Attacked:
         self, face: Face, folder: Path, attack: Attack | None = None, *, kind: type[Gateway] = Gateway
     ) -> None:
         self._port = free_port()
+        empty_database(folder)
         self.gateway = kind(face, configuration(attack, f"http://127.0.0.1:{self._port}", folder), folder)
 
     def __enter__(self) -> Self:

@@ -132,14 +132,14 @@ def counted_addresses() -> object:
 
 def rate_limits() -> object:
     buckets = Buckets(Quota(10, 3600.0), 100_000)
-    for number, address in enumerate(addresses(250_000)):
+    for number, address in enumerate(addresses(150_000)):
         buckets.take(address, number / 1000)
     return buckets
 
 
 def failures() -> object:
     counts, allowance = FailedAttempts(lifetime=3600.0), Allowance(5, 900.0, 900.0)
-    for number in range(230_000):
+    for number in range(132_000):
         owner = f"{number:034x}"
         counts.failed(Counter(owner, f"{owner}:{owner}", allowance), number / 1000)
     return counts

@@ -30,10 +30,7 @@ def small(
 ) -> Configuration:
     """A configuration with an open route `/NAME/**` for each upstream, and additional `routes`. The folder gets a
     database with empty tables, because creating them is half of the CPU time of a start."""
-    database = folder / "gateway.db"
-    if not database.exists():
-        database.write_bytes(_empty_database())
-        database.chmod(0o600)
+    database = empty_database(folder)
     targets = {name: {"targets": one} if isinstance(one, list) else one for name, one in upstreams.items()}
     configuration: Configuration = {
         "server": {"drain": "5s"},
@@ -48,8 +45,17 @@ def small(
     return configuration
 
 
+def empty_database(folder: Path) -> Path:
+    """The database of a folder. A new one gets empty tables."""
+    database = folder / "gateway.db"
+    if not database.exists():
+        database.write_bytes(_empty_tables())
+        database.chmod(0o600)
+    return database
+
+
 @cache
-def _empty_database() -> bytes:
+def _empty_tables() -> bytes:
     with TemporaryDirectory() as folder:
         database = Path(folder, "gateway.db")
         key = {"kid": "k1", "algorithm": "HS256", "secret": "0123456789abcdef" * 2}

@@ -378,7 +378,8 @@ SERVERS: dict[str, tuple[str, str, list[str]]] = {
     ),
     "uvicorn": ("uvicorn", ASGI, [*PYTHON, "uvicorn", "--port", "PORT", "application:application"]),
     "node": ("node", NODE, ["node", "Refuser.js", "PORT"]),
-    "java": ("java", JAVA, ["java", "Refuser.java", "PORT"]),
+    # The fast compiler alone, because the program runs for seconds.
+    "java": ("java", JAVA, ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "Refuser.java", "PORT"]),
 }
 FILES = {WSGI: "application.py", ASGI: "application.py", NODE: "Refuser.js", JAVA: "Refuser.java"}
 
