@@ -114,6 +114,8 @@ class _ObservedSend:
             if self._upload.broken_off and self._response.request.minor < 2:
                 message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
         else:
+            if self._response.request.method == b"HEAD":
+                message = {**message, "body": b""}  # granian would send it over HTTP/2
             self._response.sent += len(message.get("body", b""))
             self.is_complete = not message.get("more_body", False)
         await self._send(message)

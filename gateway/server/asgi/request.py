@@ -129,9 +129,11 @@ class AsgiRequest:
 
     async def send_answer(self, status: int, fields: Sequence[Field], body: bytes, send: Send) -> None:
         """Send a complete response. A server that cannot answer a handshake this way sends 403."""
+        fields = [*fields, *self._framing_of(status, body)]
+        if self.request.method == b"HEAD":
+            body = b""  # granian would send it over HTTP/2
         self.status, self.sent = status, len(body)
         self.answered_at = self.answered_at or monotonic()
-        fields = [*fields, *self._framing_of(status, body)]
         if self.admission is not None:
             fields = self.admission.response_head(fields)
         if self._answers_by is None:
@@ -143,7 +145,7 @@ class AsgiRequest:
 
     def _framing_of(self, status: int, body: bytes) -> list[Field]:
         fields = [] if status == 204 else [(b"content-length", b"%d" % len(body))]
-        if self.request.fields.content_length or self.request.fields.transfer_encoding:
+        if self.request.minor < 2 and (self.request.fields.content_length or self.request.fields.transfer_encoding):
             fields.append((b"connection", b"close"))  # part of a request body can be on its way, and nothing reads it
         return fields
 

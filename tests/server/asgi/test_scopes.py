@@ -97,6 +97,28 @@ async def test_a_request_has_any_version_that_servers_pass_on(app: Starlette, ve
     assert sent[0]["status"] == status
 
 
+@pytest.mark.parametrize("path, status", [("/private/x", 401), ("/nowhere", 404), ("/_gateway/health", 200)])
+async def test_a_response_to_head_has_a_length_and_no_body(app: Starlette, path: str, status: int) -> None:
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "method": "HEAD", "path": path, "raw_path": path.encode()}
+    async with app.router.lifespan_context(app):
+        sent = await answered(app, scope | {"headers": HOST}, REQUEST)
+    assert sent[0]["status"] == status
+    assert int(dict(sent[0]["headers"])[b"content-length"]) > 0
+    assert [message["body"] for message in sent[1:]] == [b""]
+
+
+@pytest.mark.parametrize("version, values", [("1.1", [b"close"]), ("2", []), ("3", [])])
+async def test_a_refused_upload_closes_no_connection_with_other_requests(
+    app: Starlette, version: str, values: list[bytes]
+) -> None:
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "method": "POST", "http_version": version}
+    fields = [*HOST, (b"content-length", b"5")]
+    async with app.router.lifespan_context(app):
+        for path in ("/private/x", "/nowhere"):
+            sent = await answered(app, scope | {"headers": fields, "path": path, "raw_path": path.encode()})
+            assert [value for name, value in sent[0]["headers"] if name == b"connection"] == values
+
+
 SHAPES: dict[str, Any] = {
     "lists": [[b"host", b"shop.example"], [b"accept", b"text/html"]],
     "a tuple of tuples": ((b"host", b"shop.example"), (b"accept", b"text/html")),
