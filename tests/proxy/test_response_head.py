@@ -273,5 +273,5 @@ def test_lines_that_never_come_again_cost_no_memory() -> None:
 
 @pytest.mark.parametrize("line", [b"Connection: x", b"Upgrade: x", b"Transfer-Encoding: chunked", b"X: y", b"Date: x"])
 def test_a_large_limit_does_not_make_repeated_lines_costly(line: bytes) -> None:
-    with cpu_within(1.0):
-        read(b"HTTP/1.1 200 OK\r\n" + (line + b"\r\n") * 200_000 + b"\r\n", limit=8 * KIB * KIB)
+    with cpu_within(0.5):
+        read(b"HTTP/1.1 200 OK\r\n" + (line + b"\r\n") * 100_000 + b"\r\n", limit=8 * KIB * KIB)
