@@ -236,8 +236,8 @@ def test_a_copy_is_compiled_once_for_the_same_source_and_gets_new_tests_each_tim
     (checkout.folder / "tests").mkdir()
     (checkout.folder / "tests/test_old.py").touch()
 
-    def compile_copy() -> subprocess.CompletedProcess[str]:
-        return checkout.run("hatch_build.py", "--copy", str(copy), GATEWAY_NATIVE_OPTIMIZE="0")
+    def compile_copy(**environment: str) -> subprocess.CompletedProcess[str]:
+        return checkout.run("hatch_build.py", "--copy", str(copy), GATEWAY_NATIVE_OPTIMIZE="0", **environment)
 
     done = compile_copy()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -249,8 +249,8 @@ def test_a_copy_is_compiled_once_for_the_same_source_and_gets_new_tests_each_tim
     assert compile_copy().returncode == 0
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*.so")} == compiled
     assert [path.name for path in (copy / "tests").iterdir()] == ["test_new.py"]
-    (checkout.folder / "gateway/errors.py").write_text(NOT_COMPILABLE)
-    failed = compile_copy()
+    (checkout.folder / "gateway/errors.py").write_text(WITH_EXTRA)
+    failed = compile_copy(CC="/nonexistent/cc")
     assert failed.returncode != 0
     assert "Traceback" not in failed.stderr
     assert list(copy.rglob("*.so")) == []
