@@ -198,7 +198,7 @@ def _head(block: bytes) -> tuple[_Head | None, set[int]]:
     faults: set[int] = set()
     if len(block) > MAX_HEADER or section.count(b"\r\n") > MAX_FIELDS:
         faults.add(431)
-    if method in _RTSP_METHODS:
+    if method in _RTSP_METHODS or method == b"CONNECT":  # llhttp knows these, and reads the target of CONNECT
         faults |= {400, 501}
     elif method not in METHODS:
         # Garbage that begins like a method looks like one until more bytes arrive.

@@ -12,6 +12,7 @@ from tests.fuzz.campaign import Wrong, without_ranges
 from tests.fuzz.mutation import cuts_of, pieces
 from tests.fuzz.reference import Forwarded, Message, Reading, read
 from tests.fuzz.request_grammar import RequestGrammar
+from tests.fuzz.usual_heads import usual_stream
 from tests.support.processes import Gateway
 from tests.support.raw import Answer, BadAnswer, Caller, NoAnswer
 from tests.support.recording import Exchange, Received, RecordingUpstream
@@ -37,6 +38,8 @@ class RequestCase:
 
     @classmethod
     def make(cls, random: Random) -> "RequestCase":
+        if random.random() < 0.25:
+            return cls(*usual_stream(random))
         data = RequestGrammar(random).stream()
         return cls(data, cuts_of(random, data))
 
