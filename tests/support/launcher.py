@@ -53,6 +53,7 @@ _MODULES: Final = (
     "getpass",
     "sqlalchemy.dialects.postgresql.asyncpg",
     "sqlalchemy.dialects.sqlite.aiosqlite",
+    "tests.support.statements",
     "uvicorn.lifespan.on",
     "uvicorn.loops.uvloop",
     "uvicorn.protocols.http.httptools_impl",
@@ -62,7 +63,7 @@ _SYSTEM_ROOTS: Final = os.environ.get("SSL_CERT_FILE")
 _CONFIGURATION: Final = """
 server: {{public_url: "https://app.example.com"}}
 storage: {{database: "sqlite:///{folder}/gateway.db"}}
-accounts: {{pages: {{}}}}
+accounts: {{pages: {{}}, password: {{bcrypt_rounds: 4}}}}
 sessions: {{origins: ["https://www.example.com"]}}
 """
 _NUMBER: Final = struct.Struct("i")
@@ -296,7 +297,8 @@ def _execute(option: str, program: str, *others: str) -> None:
 
 
 async def _start_once() -> None:
-    """Run the startup of a gateway, which imports and compiles most of the things that a later one needs."""
+    """Run the startup of a gateway and the requests of one account, which import and compile most of the things that a
+    later gateway needs."""
     from gateway.app import create_app
     from gateway.policy.loader import load_configuration
 
@@ -305,7 +307,21 @@ async def _start_once() -> None:
         file.write_text(_CONFIGURATION.format(folder=folder))
         app = create_app(load_configuration(file, {}))
         async with app.router.lifespan_context(app):
-            pass
+            await _use_account(app)
+
+
+async def _use_account(app: Any) -> None:
+    """Register, sign in, refresh and sign out. The forked gateways share the compiled SQL statements."""
+    from httpx import ASGITransport, AsyncClient
+
+    account = {"email": "user@example.com", "password": "correct horse battery"}
+    async with AsyncClient(transport=ASGITransport(app), base_url="https://app.example.com") as client:
+        await client.post("/auth/register", json=account)
+        tokens = (await client.post("/auth/login", json=account)).json()
+        bearer = {"Authorization": f"Bearer {tokens['access_token']}"}
+        await client.get("/auth/me", headers=bearer)
+        await client.post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]})
+        await client.post("/auth/logout", headers=bearer)
 
 
 @contextmanager
