@@ -9,7 +9,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "gateway"
 
-
 Modules = dict[str, ast.Module]
 
 
