@@ -564,7 +564,7 @@ class TestComparison:
         found = comparison.run([UvicornHello(), Broken()], Plan(rounds=2, seconds=0.15, warm_up=0.1))
         measured = [(each.name, each.traffic, len(each.windows)) for each in found]
         assert measured == [("uvicorn-hello", "varying", 2), ("uvicorn-hello", "repeated", 2)]
-        assert found[0].spread(rps).median > 50
+        assert found[0].spread(rps).median > 20
         assert found[0].spread(cpu_us).median > 1
         assert "ended with code" in comparison.failed["broken"]
 
@@ -604,7 +604,7 @@ class TestComparison:
             environment, [Relay(), Broken()], rounds=1, seconds=0.15, tell=messages.append, cpus=None
         )
         assert list(found) == ["relay"]
-        assert found["relay"]["messages_per_second"] > 50
+        assert found["relay"]["messages_per_second"] > 20
         assert found["relay"]["cpu_us"] > 1
         assert found["relay"]["websocket_kib"] < 1000
         assert found["relay"]["event_stream_kib"] < 1000
