@@ -383,7 +383,7 @@ def test_a_head_that_never_ends_is_cut_off(gateway: Gateway) -> None:
 
 def test_a_head_that_comes_too_slowly_is_given_up_on(hurried: Gateway, upstream: RecordingUpstream) -> None:
     if stock(hurried.face, "head limits"):
-        pytest.skip("uvicorn waits for ever")
+        pytest.skip("uvicorn waits without a limit")
     for beginning in (b"GET /public/x HTTP/1.1\r\nHost: a\r\n", b"G", b"GET /public/x HTTP/1.1\r\nHost: a\r\nX-A: b"):
         with hurried.caller() as caller, within(2.0):
             assert caller.send(beginning).receive().refused() == (408, "request_timeout")
@@ -393,7 +393,7 @@ def test_a_head_that_comes_too_slowly_is_given_up_on(hurried: Gateway, upstream:
 
 def test_slowloris_a_byte_now_and_then_does_not_help(hurried: Gateway) -> None:
     if stock(hurried.face, "head limits"):
-        pytest.skip("uvicorn waits for ever")
+        pytest.skip("uvicorn waits without a limit")
     with hurried.caller() as caller, within(2.5):
         stop = threading.Event()
 
@@ -416,7 +416,7 @@ def test_slowloris_a_byte_now_and_then_does_not_help(hurried: Gateway) -> None:
 
 def test_a_silent_connection_ends_without_a_word(hurried: Gateway) -> None:
     if stock(hurried.face, "head limits"):
-        pytest.skip("uvicorn waits for ever")
+        pytest.skip("uvicorn waits without a limit")
     with hurried.caller() as caller:
         ending, sent = caller.ended(within=3)
         assert ending == "fin"

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from tests.support.gateways import Gateways
-from tests.support.processes import Face, Gateway
+from tests.support.processes import Engine, Face, Gateway
 from tests.support.raw import NoAnswer
 from tests.support.recording import RecordingUpstream
 from tests.support.scripts import raw, response
@@ -254,8 +254,10 @@ def test_fields_with_the_same_names_keep_their_own_values(gateway: Gateway, upst
         assert not one.values("x%25")
 
 
-def test_a_refused_path_is_logged_with_its_host_for_new_and_repeated_heads(gateways: Gateways, face: Face) -> None:
-    gateway = gateways.gateway("replayed", face, observability={"access_log": "json"})
+def test_a_refused_path_is_logged_with_its_host_for_new_and_repeated_heads(
+    gateways: Gateways, face: Face, engine: Engine
+) -> None:
+    gateway = gateways.gateway("replayed", face, engine, observability={"access_log": "json"})
     paths = ["/public/../new", "/public/logged", "/public/../repeated"]
     with gateway.caller() as caller:
         for path in paths:

@@ -158,7 +158,8 @@ async def test_the_log_contains_the_reason_why_a_target_is_down(
     fleet: Fleet, caplog: pytest.LogCaptureFixture, behaviour: str, reason: str
 ) -> None:
     fleet["a"].behaviour = SICK[behaviour]
-    async with running(checked(fleet["a"].url, fall=1)):
+    timeout = 0.2 if behaviour == "silence" else 5.0
+    async with running(checked(fleet["a"].url, fall=1, timeout=timeout)):
         await until(lambda: f"target {fleet['a'].url} is down: " in caplog.text)
     assert reason in caplog.text
 
