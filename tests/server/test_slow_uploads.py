@@ -50,7 +50,9 @@ def short_window(face: Face, gateways: Gateways, folder: Path, **server: str | i
 
 @pytest.fixture(scope="module")
 def paced(face: Face, gateways: Gateways, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    gateway = short_window(face, gateways, tmp_path_factory.mktemp("paced"), min_body_rate=LEAST)
+    # A busy machine can delay a client for half a second, which is then no pause of the body.
+    folder = tmp_path_factory.mktemp("paced")
+    gateway = short_window(face, gateways, folder, min_body_rate=LEAST, body_timeout="1500ms")
     yield gateway
     gateway.stop()
 
@@ -91,8 +93,8 @@ SLOW = {
 
 
 def test_uploads_below_the_rate_are_refused_and_others_are_not(paced: Gateway, upstream: RecordingUpstream) -> None:
-    size = 20 * 2 * LEAST // 10
-    fast = {  # at twice the rate, for two seconds
+    size = 30 * 2 * LEAST // 10
+    fast = {  # at twice the rate, for three seconds
         "a length": (upload("/public/fast", f"Content-Length: {size}"), b"x" * 400, b""),
         "chunks": (
             upload("/public/fast", CHUNKED),
@@ -105,13 +107,13 @@ def test_uploads_below_the_rate_are_refused_and_others_are_not(paced: Gateway, u
             name: pool.submit(drip, paced, head, piece, every=0.1, times=60) for name, (head, piece) in SLOW.items()
         }
         fast_ones = {
-            name: pool.submit(drip, paced, head, piece, every=0.1, times=20, end=end)
+            name: pool.submit(drip, paced, head, piece, every=0.1, times=30, end=end)
             for name, (head, piece, end) in fast.items()
         }
     for name, slow in slow_ones.items():
         answer, seconds = slow.result()
         assert (answer.refused(), answer.value("connection")) == ((408, "request_timeout"), b"close"), name
-        assert 1.4 < seconds < 4, name  # half a second of grace, one second of the window
+        assert 2.4 < seconds < 5, name  # one and a half seconds of grace, one second of the window
     for name, fast_one in fast_ones.items():
         assert fast_one.result()[0].status == 200, name
     eventually(lambda: all(one.link.ended for one in upstream.requests if one.target != b"/public/fast"))
@@ -127,7 +129,7 @@ def test_the_time_in_which_the_upstream_does_not_read_does_not_count(
         caller.send(upload("/uploads/x", f"Content-Length: {30 * MiB}"))
         pushing = threading.Thread(target=lambda: caller.send_until_refused([b"x" * MiB] * 30))
         pushing.start()
-        pushing.join(2)
+        pushing.join(3)
         assert pushing.is_alive()
         slow.open()
         assert caller.receive("POST").body == b"%d" % (30 * MiB)
