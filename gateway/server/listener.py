@@ -17,9 +17,17 @@ from gateway.server.runtime import Runtime
 from gateway.settings.model import ServerSettings
 
 BACKLOG: Final = 2048
-# Linux: attach a packet filter to a socket. This one has a single instruction (BPF_RET with 0), which drops everything.
+# The time for handshakes that have begun. It covers the round trip to most clients, and a busy machine.
+HANDSHAKE: Final = 0.1  # seconds
+# Linux: attach a packet filter to a socket. A socket of TCP passes packets from their TCP header on (RFC 9293 3.1).
 _SO_ATTACH_FILTER: Final = 26
-_NOTHING: Final = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
+_INSTRUCTIONS: Final = (
+    (0x30, 0, 0, 13),  # BPF_LD, BPF_B, BPF_ABS: load the flags
+    (0x45, 0, 1, 0x02),  # BPF_JMP, BPF_JSET: without SYN, skip one instruction
+    (0x06, 0, 0, 0),  # BPF_RET: drop the packet
+    (0x06, 0, 0, 0xFFFFFFFF),  # BPF_RET: keep all of it
+)
+_FILTER: Final = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in _INSTRUCTIONS))
 
 
 def listen(host: str, port: int, *, key: str = "port") -> socket.socket:
@@ -54,10 +62,11 @@ def stop_accepting(listener: socket.socket) -> None:
     """Drop new connections in all processes that listen on the socket.
 
     A client that connects now gets no answer, and its retry after a second is refused. Without this, a client could
-    connect between the last accept and the close of the socket, and the kernel would reset its connection.
+    connect between the last accept and the close of the socket, and the kernel would reset its connection. A handshake
+    that has begun still completes, within HANDSHAKE: its client sends the request as soon as the kernel has answered.
     """
     with suppress(OSError):  # not available on every system
-        program = struct.pack("HL", 1, ctypes.addressof(_NOTHING))
+        program = struct.pack("HL", len(_INSTRUCTIONS), ctypes.addressof(_FILTER))
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 

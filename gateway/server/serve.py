@@ -34,7 +34,14 @@ from gateway.server.certificates import files_of, invalid_dates, server_context
 from gateway.server.composition import running
 from gateway.server.file_watch import FileWatch, WatchedFile, files_read_at_start
 from gateway.server.garbage import Collector
-from gateway.server.listener import BACKLOG, Listeners, OperationsListener, drain_backlog, stop_accepting
+from gateway.server.listener import (
+    BACKLOG,
+    HANDSHAKE,
+    Listeners,
+    OperationsListener,
+    drain_backlog,
+    stop_accepting,
+)
 from gateway.server.protocol.connection import ClientConnection
 from gateway.server.reload import Reloader, merged
 from gateway.server.runtime import Runtime
@@ -319,6 +326,7 @@ class GatewayServer(uvicorn.Server):
         if self._parent is None:  # otherwise other workers may continue, and the parent does this when all of them end
             for listener in listeners:
                 stop_accepting(listener)
+        await asyncio.sleep(HANDSHAKE)
         for server in self.servers:
             server.close()
         assert self._runtime is not None
