@@ -16,6 +16,7 @@ from tests.support.small import small
 pytestmark = [
     pytest.mark.skipif(SECONDS == 0, reason="FUZZ_SECONDS=0"),
     pytest.mark.timeout(SECONDS + 180),
+    pytest.mark.flaky(reruns=0),
 ]
 ENGINES: dict[Engine, float] = {"native": 0.7, "httpx": 0.3}  # shares of the time
 

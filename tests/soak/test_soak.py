@@ -17,6 +17,7 @@ from tests.support.waiting import eventually
 pytestmark = [
     pytest.mark.skipif(SECONDS == 0, reason="SOAK_SECONDS=0"),
     pytest.mark.timeout(SECONDS + 180),
+    pytest.mark.flaky(reruns=0),
 ]
 
 GROWTH = 24.0  # MiB over the whole time after the warm-up, even in a run of hours
