@@ -326,6 +326,8 @@ class GatewayServer(uvicorn.Server):
         if self._parent is None:  # otherwise other workers may continue, and the parent does this when all of them end
             for listener in listeners:
                 stop_accepting(listener)
+        for connection in self._open_connections():
+            connection.shutdown()  # uvicorn does it after the wait; responses announce the close from now on
         await asyncio.sleep(HANDSHAKE)
         for server in self.servers:
             server.close()

@@ -129,7 +129,11 @@ def test_the_body_of_a_request_for_an_upgrade_is_delivered_or_refused(
         with server.caller() as caller:
             for part in parts:
                 caller.send_until_refused([part])
-            got = caller.receive("POST")
+            try:
+                got = caller.receive("POST")
+            except NoAnswer:  # uvicorn ends a connection on which such a body arrives before the response
+                assert server.server.startswith("uvicorn")
+                continue
             if got.status == 200 and path == "/public/x":
                 assert bytes(upstream.arrived(1).body) == SMUGGLED
             if server.server == "uvicorn with httptools":
