@@ -205,6 +205,8 @@ def test_a_replacement_that_cannot_start_is_tried_again(
 ) -> None:
     """The cause can be temporary, and the other worker serves all the time."""
     gateway = start_workers()
+    # Of the first workers, one that cannot start ends the gateway.
+    eventually(lambda: all_serve(gateway), timeout=20, every=0.05)
     database = Path(str(configuration_of(gateway)["storage"]["database"]).removeprefix("sqlite:///"))
     aside = database.with_suffix(".aside")
     database.rename(aside)
